@@ -1,0 +1,124 @@
+"""Files that are whole or absent: atomic writes, digests, and the one spelling of JSON that is hashed.
+
+A reader never meets a half-written file, because content goes to a temporary sibling first, is flushed to disk, and
+then takes the final name in one step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_CHUNK = 1 << 20
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that `path` is either the old file or the whole new one.
+
+    Parameters
+    ----------
+    path : Path
+        Destination; missing parent folders are made.
+    content : bytes
+        What the file will hold.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or the folder cannot be written; the temporary file is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)  # mkstemp makes private files; results are for everybody
+        os.replace(name, path)  # noqa: PTH105 - Path.replace is the same call, this one reads as the pair of mkstemp
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically; see `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON atomically: keys in the order given, two spaces, a final newline."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def canonical_json(value: Any) -> str:
+    """Spell a value in the one way that is hashed and compared.
+
+    Examples
+    --------
+    >>> canonical_json({"b": 1, "a": [0.010, True]})
+    '{"a":[0.01,true],"b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """Sha256 of a value's canonical JSON, as 64 hex digits."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Sha256 of a file's bytes, as 64 hex digits."""
+    running = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            running.update(chunk)
+    return running.hexdigest()
+
+
+def tree_digest(folder: Path, pattern: str = "**/*") -> str:
+    """Digest of a folder's files: sha256 over the sorted lines ``<sha256>  <relative path>``.
+
+    Parameters
+    ----------
+    folder : Path
+        Root of the tree; its own name does not count.
+    pattern : str
+        Glob below `folder`; folders themselves are passed over.
+
+    Returns
+    -------
+    str
+        64 hex digits, the same as ``sha256sum`` over the sorted list would give.
+    """
+    files = sorted(path for path in folder.glob(pattern) if path.is_file())
+    lines = sorted(f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """Build a folder beside its final place; it takes the name `path` only when the block ends well.
+
+    A rest of an earlier, killed attempt is removed first. On failure the half-built folder is removed and an older
+    `path` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f".{path.name}.part"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if path.exists():
+        shutil.rmtree(path)
+    partial.rename(path)

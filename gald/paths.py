@@ -1,0 +1,133 @@
+"""Where each artefact lives; the only file that joins such paths.
+
+All paths are relative to the repository's root, which is the current folder of every command. A run is named
+``<scale>/<dataset>/<row>-seed<k>``; miniature and real data never share a folder, because the edition is part of it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PARAMS = Path("params")
+STATE = Path(".gald")
+DATA_ROOT = Path("data")
+
+
+def raw(edition: str, dataset: str) -> Path:
+    """Folder of one benchmark's unpacked archives."""
+    return DATA_ROOT / "raw" / edition / dataset
+
+
+def raw_json(edition: str, dataset: str) -> Path:
+    """Boundary file of the download stage."""
+    return raw(edition, dataset) / "raw.json"
+
+
+def prepared(edition: str, dataset: str) -> Path:
+    """Folder of one benchmark's images and trainId masks."""
+    return DATA_ROOT / "prepared" / edition / dataset
+
+
+def manifest(edition: str, dataset: str) -> Path:
+    """Boundary file of the prepare stage."""
+    return prepared(edition, dataset) / "manifest.json"
+
+
+def run_dir(run: str) -> Path:
+    """Folder of one trained run."""
+    return Path("runs") / run
+
+
+def run_json(run: str) -> Path:
+    """Boundary file of the train stage."""
+    return run_dir(run) / "run.json"
+
+
+def weights(run: str) -> Path:
+    """Weights of the last iterate."""
+    return run_dir(run) / "weights.safetensors"
+
+
+def run_params(run: str) -> Path:
+    """Merged params of the run, written out by the training."""
+    return run_dir(run) / "params.yaml"
+
+
+def history(run: str) -> Path:
+    """Training history, one JSON line per logged interval."""
+    return run_dir(run) / "history.jsonl"
+
+
+def predictions(run: str) -> Path:
+    """Folder of one run's predictions."""
+    return Path("predictions") / run
+
+
+def predictions_json(run: str) -> Path:
+    """List of a run's kept predictions and their digests."""
+    return predictions(run) / "predictions.json"
+
+
+def _report_file(run: str, folder: str, suffix: str) -> Path:
+    scale, dataset, leaf = run.split("/")
+    return reports(scale) / folder / dataset / f"{leaf}{suffix}"
+
+
+def metrics(run: str) -> Path:
+    """Boundary file of the evaluate stage."""
+    return _report_file(run, "metrics", ".json")
+
+
+def history_csv(run: str) -> Path:
+    """Thinned training history, in the form that DVC plots."""
+    return _report_file(run, "history", ".csv")
+
+
+def reports(suite: str) -> Path:
+    """Folder of one suite's reports."""
+    return Path("reports") / suite
+
+
+def table(suite: str, name: str, suffix: str) -> Path:
+    """One rendered table; `suffix` is csv, md, tex or html."""
+    return reports(suite) / "tables" / f"{name}.{suffix}"
+
+
+def figures(suite: str) -> Path:
+    """Folder of one suite's plots."""
+    return reports(suite) / "figures"
+
+
+def gallery(suite: str) -> Path:
+    """Folder of one suite's qualitative pictures."""
+    return reports(suite) / "gallery"
+
+
+def index(suite: str) -> Path:
+    """Start page of one suite's report."""
+    return reports(suite) / "index.html"
+
+
+def tracking_stamp(suite: str) -> Path:
+    """What the tracking store was told of a suite last; not a result, so it lies beside the other state."""
+    return STATE / "tracking" / f"{suite}.json"
+
+
+def checkpoint_dir(run: str) -> Path:
+    """Folder of the state to resume from; never a declared output, since those are removed before a job."""
+    return STATE / "checkpoints" / run
+
+
+def lock(name: str) -> Path:
+    """File lock of the given name, for example a run's."""
+    return STATE / "locks" / f"{name}.lock"
+
+
+def suite_params(suite: str) -> Path:
+    """Params file of a suite."""
+    return PARAMS / "suites" / f"{suite}.yaml"
+
+
+def table_params(name: str) -> Path:
+    """Params file of a table."""
+    return PARAMS / "tables" / f"{name}.yaml"

@@ -1,0 +1,93 @@
+"""Modules looked up by file name, their options read from the source without importing torch.
+
+A plugin is a file with a function ``build`` whose keyword-only arguments are its options. Files that begin with an
+underscore are machinery. Validation parses the file, since importing a module of networks would import torch, which
+takes seconds.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gald.errors import ParamsError
+
+_PACKAGE = Path(__file__).parent
+_TYPES = {"int": int, "float": float, "bool": bool, "str": str, "tuple": tuple, "None": None, "Literal": typing.Literal}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword-only argument of a plugin's ``build``: its type and, unless it is required, its default."""
+
+    annotation: Any
+    default: Any
+    required: bool
+
+
+def available(kind: str) -> tuple[str, ...]:
+    """Names of the plugins of a kind, sorted.
+
+    Parameters
+    ----------
+    kind : str
+        Folder below the package, for example ``models/aggregation``.
+    """
+    return tuple(sorted(path.stem for path in (_PACKAGE / kind).glob("*.py") if not path.stem.startswith("_")))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Spell what would have been right: the nearest known name and the whole list.
+
+    Examples
+    --------
+    >>> nearest("psq", ["psp", "cgnl"])
+    "did you mean 'psp'? known: cgnl, psp"
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(names) or 'none'}"
+
+
+def check_name(kind: str, name: str) -> None:
+    """Refuse a name that no file of the kind bears."""
+    if name not in available(kind):
+        raise ParamsError(f"no {kind.rpartition('/')[2]} is called {name!r}; {nearest(name, available(kind))}")
+
+
+@cache
+def signature(kind: str, name: str) -> dict[str, Option]:
+    """Options of a plugin, read from the source of its ``build``.
+
+    Raises
+    ------
+    ParamsError
+        No such plugin.
+    """
+    check_name(kind, name)
+    tree = ast.parse((_PACKAGE / kind / f"{name}.py").read_text())
+    build = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "build")
+    options = {}
+    for argument, default in zip(build.args.kwonlyargs, build.args.kw_defaults, strict=True):
+        assert argument.annotation is not None, f"{kind}/{name}.py: option {argument.arg} has no type"
+        options[argument.arg] = Option(
+            annotation=eval(ast.unparse(argument.annotation), {"__builtins__": {}}, dict(_TYPES)),  # our own source
+            default=None if default is None else ast.literal_eval(default),
+            required=default is None,
+        )
+    return options
+
+
+def load(kind: str, name: str) -> Callable[..., Any]:
+    """Import a plugin and return its ``build``."""
+    check_name(kind, name)
+    module = importlib.import_module(f"gald.{kind.replace('/', '.')}.{name}")
+    build: Callable[..., Any] = module.build
+    return build
