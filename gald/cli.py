@@ -1,0 +1,195 @@
+"""The command line: parsing and messages only; each verb imports its code when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gald import __version__
+from gald.errors import GaldError, ParamsError, TrainingInterrupted
+
+if TYPE_CHECKING:
+    from gald.params import Run
+
+LOGGER = logging.getLogger("gald")
+
+
+def _download(args: argparse.Namespace) -> None:
+    from gald.download.run import download
+    from gald.params import data_params
+
+    download(*_edition_and_dataset(args.data), data_params()[0])
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from gald.params import data_params
+    from gald.prepare.run import prepare
+
+    prepare(*_edition_and_dataset(args.data), data_params()[1])
+
+
+def _train(args: argparse.Namespace) -> None:
+    run = _run(args.run, args.digest, evaluate=False)
+    from gald.train.run import train
+
+    train(run)
+    _tell_progress(run)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    run = _run(args.run, args.digest, evaluate=True)
+    from gald.evaluate.run import evaluate
+
+    evaluate(run)
+    _tell_progress(run)
+
+
+def _tables(args: argparse.Namespace) -> None:
+    from gald.params import load_suite
+    from gald.tables.run import build_table
+
+    suite = load_suite(args.suite)
+    for name in [args.table] if args.table else [table.name for table in suite.tables]:
+        build_table(suite, name)
+
+
+def _report(args: argparse.Namespace) -> None:
+    from gald.params import load_suite
+    from gald.tables.report import build_report
+
+    build_report(load_suite(args.suite))
+
+
+def _track(args: argparse.Namespace) -> None:
+    from gald.commands.track import track
+
+    track(args.suites)
+
+
+def _status(args: argparse.Namespace) -> None:
+    from gald.commands.status import status
+
+    sys.stdout.write(status(args.suite))
+
+
+def _params(args: argparse.Namespace) -> None:
+    from gald.commands.params import describe
+
+    sys.stdout.write(describe(args.what))
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from gald.commands.bench import bench
+
+    sys.stdout.write(bench(args.what))
+
+
+def _edition_and_dataset(data: str) -> tuple[str, str]:
+    from gald import plugins
+
+    edition, _, dataset = data.partition("/")
+    if edition not in ("mini", "full"):
+        raise ParamsError(f"{data!r}: expected EDITION/DATASET with edition mini or full, for example mini/camvid")
+    plugins.check_name("datasets", dataset)
+    return edition, dataset
+
+
+def _run(name: str, digest: str | None, *, evaluate: bool) -> Run:
+    """Look up a run; refuse when its params are not the ones that the caller planned with."""
+    from gald.params import find_run
+
+    run = find_run(name)
+    found = run.evaluate_digest() if evaluate else run.digest()
+    if digest not in (None, found):
+        raise ParamsError(f"{name}: params changed since this job was planned; run the same command again")
+    return run
+
+
+def _tell_progress(run: Run) -> None:
+    from gald.progress import suite_line
+
+    LOGGER.info(suite_line(run.scale))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the parser of all verbs."""
+    root = argparse.ArgumentParser(
+        prog="gald",
+        description="Global aggregation then local distribution: rebuild the paper's tables.",
+        epilog="`snakemake --cores all` runs these verbs in order; each can be called alone.",
+    )
+    root.add_argument("--version", action="version", version=f"gald {__version__}")
+    verbs = root.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, action: object, text: str) -> argparse.ArgumentParser:
+        one = verbs.add_parser(name, help=text, description=text)
+        one.set_defaults(action=action)
+        one.add_argument("--log", type=Path, help="also write plain lines to this file")
+        return one
+
+    for name, action, text in (
+        ("download", _download, "fetch and verify a benchmark's archives, or draw its miniature, and unpack"),
+        ("prepare", _prepare, "turn unpacked archives into images and trainId masks"),
+    ):
+        verb(name, action, text).add_argument("data", metavar="EDITION/DATASET", help="for example mini/camvid")
+    for name, action, text in (
+        ("train", _train, "train one run, or go on where it stopped"),
+        ("evaluate", _evaluate, "score one trained run"),
+    ):
+        one = verb(name, action, text)
+        one.add_argument("run", metavar="RUN", help="for example mini/cityscapes/cgnl-affinity-seed0")
+        one.add_argument("--digest", help="refuse unless the run's params have this digest")
+    one = verb("tables", _tables, "build a suite's tables from the metrics of its runs")
+    one.add_argument("suite", metavar="SUITE")
+    one.add_argument("table", metavar="TABLE", nargs="?", help="one table; all if not given")
+    verb("report", _report, "build a suite's start page").add_argument("suite", metavar="SUITE")
+    one = verb("track", _track, "bring the MLflow store up to date with the files")
+    one.add_argument("suites", metavar="SUITE", nargs="*", help="all suites with results if none is given")
+    one = verb("status", _status, "list runs and their state, also those whose code has changed since")
+    one.add_argument("suite", metavar="SUITE", nargs="?", default="mini")
+    one = verb("params", _params, "check a suite's params, or show a run's merged params and where each was set")
+    one.add_argument("what", metavar="SUITE|RUN")
+    one = verb("bench", _bench, "measure this machine: ratios against the obvious alternative")
+    one.add_argument("what", metavar="WHAT", choices=("pipeline",), help="pipeline: planning, start-up, no-op times")
+    return root
+
+
+def _configure_logging(log: Path | None) -> None:
+    console = logging.StreamHandler(sys.stderr)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    LOGGER.addHandler(console)
+    LOGGER.setLevel(logging.INFO)
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(log, mode="w")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        LOGGER.addHandler(file)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; return the exit status: 0 done, 1 failed, 2 refused params, 75 stopped and resumable."""
+    args = parser().parse_args(argv)
+    try:
+        _configure_logging(args.log)
+        args.action(args)
+    except ParamsError as error:
+        return _fail(args.verb, error, 2)
+    except TrainingInterrupted as error:
+        return _fail(args.verb, error, 75)
+    except (GaldError, OSError) as error:
+        return _fail(args.verb, error, 1)
+    except KeyboardInterrupt:
+        return _fail(args.verb, GaldError("stopped; the same command goes on"), 130)
+    return 0
+
+
+def _fail(verb: str, error: Exception, status: int) -> int:
+    LOGGER.error("gald %s: %s", verb, error)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Verbs that are no stage of the pipeline."""

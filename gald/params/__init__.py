@@ -1,0 +1,59 @@
+"""Typed, frozen parameters: from YAML layers to validated runs, without importing torch.
+
+A run is four layers, later ones winning: ``base.yaml``, its recipe, its suite's overrides, its table row. The merged
+result is validated once and written out beside the run.
+"""
+
+from gald.params._merge import Layer, Merged, read_yaml
+from gald.params._sections import (
+    AuxHead,
+    Choice,
+    DownloadParams,
+    EvaluateParams,
+    LossParams,
+    ModelParams,
+    PrepareParams,
+    RunParams,
+    Section,
+    TrainParams,
+)
+from gald.params._suites import (
+    Run,
+    Suite,
+    data_params,
+    find_run,
+    load_suite,
+    suite_names,
+    suites_of_scale,
+    validate_suite,
+)
+from gald.params._tables import Cell, Comparison, Published, Table, load_table
+
+__all__ = [
+    "AuxHead",
+    "Cell",
+    "Choice",
+    "Comparison",
+    "DownloadParams",
+    "EvaluateParams",
+    "Layer",
+    "LossParams",
+    "Merged",
+    "ModelParams",
+    "PrepareParams",
+    "Published",
+    "Run",
+    "RunParams",
+    "Section",
+    "Suite",
+    "Table",
+    "TrainParams",
+    "data_params",
+    "find_run",
+    "load_suite",
+    "load_table",
+    "read_yaml",
+    "suite_names",
+    "suites_of_scale",
+    "validate_suite",
+]

@@ -1,0 +1,198 @@
+"""The sections of a run's params: every key, its type, its unit, and what cannot be combined.
+
+Defaults live in ``params/base.yaml`` alone, so that a reader finds each value in one place.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from gald import plugins
+from gald.errors import ParamsError
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Size = tuple[PositiveInt, PositiveInt]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Choice(Section):
+    """A plugin by file name, with its options beside the name: ``{name: psp, bins: [1, 2, 3, 6]}``."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options given, by name; lists are tuples, as the plugin's signature says."""
+        extra = self.model_extra or {}
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in extra.items()}
+
+
+def _checked(kind: str, choice: Choice) -> Choice:
+    """Hold a choice against the signature of its plugin's ``build``; return it with every default filled in."""
+    try:
+        options = plugins.signature(kind, choice.name)
+    except ParamsError as error:
+        raise ValueError(str(error)) from error
+    for key in choice.options:
+        if key not in options:
+            raise ValueError(f"{choice.name!r} has no option {key!r}; {plugins.nearest(key, options)}")
+    filled: dict[str, Any] = {"name": choice.name}
+    for key, option in options.items():
+        if key not in choice.options and option.required:
+            raise ValueError(f"{choice.name!r} needs the option {key!r}")
+        value = choice.options.get(key, option.default)
+        try:
+            filled[key] = TypeAdapter(option.annotation).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise ValueError(
+                f"option {key!r} of {choice.name!r}: {error.errors()[0]['msg']}, found {value!r}"
+            ) from None
+    return Choice(**filled)
+
+
+class DownloadParams(Section):
+    """How raw data comes to be; shared by all suites of an edition."""
+
+    seed: NonNegativeInt  # of the miniature benchmarks' scenes
+
+
+class PrepareParams(Section):
+    """How raw data becomes images and trainId masks; shared by all suites of an edition."""
+
+    processes: PositiveInt
+
+
+class AuxHead(Section):
+    """Auxiliary head on the backbone's last but one stage."""
+
+    channels: PositiveInt
+    relu: bool  # the authors' DualGCN nets have none
+    dropout: Fraction  # of whole channels
+
+
+class ModelParams(Section):
+    """The network: backbone, neck with the aggregation-then-distribution block, heads."""
+
+    backbone: Choice
+    channels: PositiveInt  # width of the neck and of the block
+    aggregation: Choice
+    aggregation_stride: Literal[1, 2]  # 2: the authors' unpadded depthwise downsampling around the aggregation
+    distribution: Choice
+    aux_head: AuxHead | None
+    align_corners: bool  # of every resize in the network
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_plugins(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        kinds = ("backbone", "aggregation", "distribution")
+        filled = dict(values)
+        for kind in kinds:
+            if isinstance(values.get(kind), dict) and isinstance(values[kind].get("name"), str):
+                try:
+                    filled[kind] = _checked(f"models/{kind}", Choice(**values[kind])).model_dump()
+                except ValueError as error:
+                    raise ValueError(f"{kind}: {error}") from error
+        return filled
+
+
+class LossParams(Section):
+    """Pixel loss of the main head; `threshold` and `min_kept` matter to OHEM only."""
+
+    name: Literal["cross_entropy", "ohem"]
+    threshold: Fraction  # pixels whose true class scores above it count as easy
+    min_kept: PositiveInt  # pixels kept per batch at least
+
+
+class TrainParams(Section):
+    """The training recipe."""
+
+    seed: NonNegativeInt
+    splits: Annotated[tuple[str, ...], Field(min_length=1)]
+    image_size: Size | None  # (height, width) every sample is resized to first; null = as prepared
+    crop_size: Size  # (height, width)
+    scale_range: tuple[PositiveFloat, PositiveFloat]
+    flip: bool
+    color_jitter: Fraction  # relative change of brightness, contrast and saturation at most
+    batch_size: PositiveInt
+    max_iters: PositiveInt
+    learning_rate: PositiveFloat
+    head_learning_rate_factor: PositiveFloat
+    momentum: Fraction
+    weight_decay: NonNegativeFloat
+    power: PositiveFloat  # of the poly schedule
+    warmup_iters: NonNegativeInt
+    loss: LossParams
+    aux_weight: NonNegativeFloat
+    device: Literal["cpu", "cuda"]
+    threads: PositiveInt  # of one CPU process; other counts give other bits
+    workers: NonNegativeInt  # loader processes; they do not change a bit
+    log_every: PositiveInt  # iterations
+    checkpoint_every: PositiveInt  # iterations
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainParams:
+        if self.scale_range[0] > self.scale_range[1]:
+            raise ValueError(f"scale_range: the lower bound {self.scale_range[0]} exceeds {self.scale_range[1]}")
+        if self.warmup_iters >= self.max_iters:
+            raise ValueError(f"warmup_iters {self.warmup_iters} must stay below max_iters {self.max_iters}")
+        return self
+
+
+class EvaluateParams(Section):
+    """How a run is scored; a number never travels without it."""
+
+    split: str
+    image_size: Size | None  # the network's input (height, width); scores are at the mask's own size. null = native
+    boundary_width: PositiveInt  # pixels on each side of a boundary between classes
+    gallery: NonNegativeInt  # samples whose predicted masks are kept as pictures
+    threads: PositiveInt
+
+
+class RunParams(Section):
+    """Everything that decides a run's numbers."""
+
+    edition: Literal["mini", "full"]
+    dataset: str
+    model: ModelParams
+    train: TrainParams
+    evaluate: EvaluateParams
+
+    @model_validator(mode="after")
+    def _check(self) -> RunParams:
+        plugins_known = plugins.available("datasets")
+        if self.dataset not in plugins_known:
+            raise ValueError(f"no dataset is called {self.dataset!r}; {plugins.nearest(self.dataset, plugins_known)}")
+        if self.evaluate.split in self.train.splits:
+            raise ValueError(f"evaluate.split {self.evaluate.split!r} is among train.splits: scores would be of no use")
+        self._check_map()
+        return self
+
+    def _check_map(self) -> None:
+        """Refuse a mask distribution on a map that its unpadded convolutions would use up."""
+        stride = self.model.backbone.options.get("output_stride")
+        if self.model.distribution.name != "mask" or stride is None:
+            return
+        side = -(-min(self.train.crop_size) // stride)
+        smallest = 1
+        for _ in range(self.model.distribution.options["reductions"]):
+            side, smallest = (side - 1) // 2, 2 * smallest + 1
+        if side < 1:
+            raise ValueError(
+                f"train.crop_size {list(self.train.crop_size)} at output stride {stride} leaves too small a map for "
+                f"distribution 'mask' with its reductions; it needs {smallest} positions a side ({smallest * stride} "
+                "pixels): enlarge the crop or lower distribution.reductions"
+            )

@@ -1,0 +1,284 @@
+"""Suites: tables built at a scale. Loading one merges, validates and names all of its runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from gald import paths, plugins
+from gald.errors import ParamsError
+from gald.files import canonical_json, digest
+from gald.params._merge import Layer, Merged, read_yaml
+from gald.params._sections import DownloadParams, NonNegativeInt, PrepareParams, RunParams, Section
+from gald.params._tables import Cell, Table, load_table
+from gald.params._validate import validated
+
+_RUN_SECTIONS = ("model", "train", "evaluate")
+
+
+class TableUse(Section):
+    """At which benchmarks and seeds a suite builds a table, and which of its rows; null = all."""
+
+    datasets: Annotated[tuple[str, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
+    rows: tuple[str, ...] | None = None
+
+
+class SuiteParams(Section):
+    """A suite's file."""
+
+    file: str  # where it was read, for messages
+    title: str
+    scale: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    edition: Literal["mini", "full"]
+    recipe: str
+    overrides: dict[str, Any]
+    tables: Annotated[dict[str, TableUse], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with its evaluation: a name and the merged, validated params."""
+
+    name: str
+    scale: str
+    dataset: str
+    row: str
+    seed: int
+    params: RunParams
+    tables: tuple[str, ...] = ()
+
+    @cached_property
+    def train_json(self) -> str:
+        """Canonical JSON of what decides the weights."""
+        values = self.params.model_dump(mode="json")
+        return canonical_json({key: values[key] for key in ("edition", "dataset", "model", "train")})
+
+    @cached_property
+    def evaluate_json(self) -> str:
+        """Canonical JSON of what decides the scores of given weights."""
+        return canonical_json(self.params.model_dump(mode="json")["evaluate"])
+
+    def digest(self) -> str:
+        """Sha256 of what decides the weights, as 64 hex digits."""
+        return digest(self.train_json)
+
+    def evaluate_digest(self) -> str:
+        """Sha256 of what decides the scores of given weights."""
+        return digest(self.evaluate_json)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """All runs and tables of a suite."""
+
+    name: str
+    title: str
+    scale: str
+    edition: str
+    runs: tuple[Run, ...]
+    tables: tuple[Table, ...]
+    cells: dict[str, tuple[Cell, ...]]  # table name -> what it shows
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Benchmarks of the suite, in the order of its tables."""
+        return tuple(dict.fromkeys(run.dataset for run in self.runs))
+
+    def run(self, name: str) -> Run:
+        """Look up a run of this suite by name."""
+        return next(run for run in self.runs if run.name == name)
+
+    def table(self, name: str) -> Table:
+        """Look up a table of this suite by name."""
+        for table in self.tables:
+            if table.name == name:
+                return table
+        known = (table.name for table in self.tables)
+        raise ParamsError(f"suite {self.name!r} has no table {name!r}; {plugins.nearest(name, known)}")
+
+    def table_runs(self, name: str) -> tuple[Run, ...]:
+        """Runs that a table shows, each once."""
+        return tuple(self.run(run) for run in dict.fromkeys(cell.run for cell in self.cells[self.table(name).name]))
+
+
+def suite_names(root: Path = paths.PARAMS) -> tuple[str, ...]:
+    """Names of all suites, sorted."""
+    return tuple(sorted(path.stem for path in (root / "suites").glob("*.yaml")))
+
+
+def suites_of_scale(scale: str, root: Path = paths.PARAMS) -> Iterator[str]:
+    """Names of the suites whose runs live under `scale`; the one of that name first."""
+    for name in sorted(suite_names(root), key=lambda name: (name != scale, name)):
+        if read_yaml(root / "suites" / f"{name}.yaml").get("scale", name) == scale:
+            yield name
+
+
+def load_suite(name: str, root: Path = paths.PARAMS) -> Suite:
+    """Merge and validate every run of a suite.
+
+    Parameters
+    ----------
+    name : str
+        Suite, the name of a file in ``params/suites``.
+    root : Path
+        Folder of the params.
+
+    Raises
+    ------
+    ParamsError
+        Any key unknown, of the wrong type or impossible; every problem of every row in one message.
+    """
+    suite = _read_suite(name, root)
+    problems: dict[str, None] = {}
+    tables, cells, runs = [], {}, _Runs()
+    for table_name, use in suite.tables.items():
+        try:
+            table = load_table(table_name, root)
+            cells[table_name] = tuple(_table_cells(suite, table, use, root, runs, problems))
+            tables.append(table)
+        except ParamsError as error:
+            problems.update(dict.fromkeys(str(error).splitlines()))
+    if problems:
+        lines = "\n".join(f"  {line}" for line in problems)
+        raise ParamsError(f"suite {name!r} is refused, {len(problems)} problem(s):\n{lines}")
+    return Suite(name, suite.title, suite.scale, suite.edition, runs.all(), tuple(tables), cells)
+
+
+def validate_suite(name: str, root: Path = paths.PARAMS) -> Suite:
+    """Load a suite, and hold its runs against those of the other suites that share its scale."""
+    suite = load_suite(name, root)
+    digests = {run.name: (run.digest(), run.evaluate_digest()) for run in suite.runs}
+    for other in suites_of_scale(suite.scale, root):
+        if other == name:
+            continue
+        try:
+            theirs = load_suite(other, root).runs
+        except ParamsError:
+            continue  # refused when it is asked for; it builds nothing until then
+        for run in theirs:
+            if digests.get(run.name, (run.digest(), run.evaluate_digest())) != (run.digest(), run.evaluate_digest()):
+                raise ParamsError(f"suites {name!r} and {other!r} share the run {run.name!r} but not its params; "
+                                  "rename the row or give one suite a scale of its own")  # fmt: skip
+    return suite
+
+
+def find_run(name: str, root: Path = paths.PARAMS) -> Run:
+    """Look up a run by name among the suites of its scale.
+
+    Raises
+    ------
+    ParamsError
+        No such run, or its suite is invalid.
+    """
+    known: list[str] = []
+    failures: list[ParamsError] = []
+    for suite_name in suites_of_scale(name.split("/")[0], root):
+        try:
+            runs = load_suite(suite_name, root).runs
+        except ParamsError as error:
+            failures.append(error)
+            continue
+        for run in runs:
+            if run.name == name:
+                return run
+        known += [run.name for run in runs]
+    if failures:
+        raise failures[0]
+    known = known or [f"{suite}/..." for suite in suite_names(root)]
+    raise ParamsError(f"no run is called {name!r}; {plugins.nearest(name, known)}")
+
+
+def data_params(root: Path = paths.PARAMS) -> tuple[DownloadParams, PrepareParams]:
+    """Sections of base.yaml that all suites share, since data is shared."""
+    path = root / "base.yaml"
+    base = read_yaml(path)
+    origin = str(path)
+    download = validated(DownloadParams, base.get("download", {}), lambda _: f"{origin}: download")
+    prepare = validated(PrepareParams, base.get("prepare", {}), lambda _: f"{origin}: prepare")
+    return download, prepare
+
+
+def _read_suite(name: str, root: Path) -> SuiteParams:
+    path = root / "suites" / f"{name}.yaml"
+    content = {"file": str(path), "scale": name, "overrides": {}, **read_yaml(path)}
+    return validated(SuiteParams, content, lambda _: str(path))
+
+
+class _Runs:
+    """Runs by name and by params: one name means one set of params, and equal params are one run."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Run] = {}
+        self._by_params: dict[str, str] = {}
+
+    def add(self, run: Run, table: str) -> Run:
+        key = canonical_json(run.params.model_dump(mode="json"))
+        name = self._by_params.setdefault(key, run.name)
+        known = self._by_name.get(name, run)
+        if known.params != run.params:
+            raise ParamsError(
+                f"tables {', '.join(known.tables)} and {table} both name {run.name!r} with different params; "
+                "rename one of the rows"
+            )
+        if table not in known.tables:
+            known = dataclasses.replace(known, tables=(*known.tables, table))
+        self._by_name[name] = known
+        return known
+
+    def all(self) -> tuple[Run, ...]:
+        return tuple(self._by_name.values())
+
+
+def _table_cells(
+    suite: SuiteParams, table: Table, use: TableUse, root: Path, runs: _Runs, problems: dict[str, None]
+) -> Iterator[Cell]:
+    rows = table.rows if use.rows is None else use.rows
+    for row in rows:
+        if row not in table.rows:
+            line = f"{suite.file}: tables.{table.name}.rows: no row {row!r}; {plugins.nearest(row, table.rows)}"
+            problems[line] = None
+            continue
+        for dataset in use.datasets:
+            for seed in use.seeds:
+                try:
+                    params = _run_params(suite, table, row, dataset, seed, root)
+                    run = Run(f"{suite.scale}/{dataset}/{row}-seed{seed}", suite.scale, dataset, row, seed, params)
+                    yield Cell(row=row, dataset=dataset, seed=seed, run=runs.add(run, table.name).name)
+                except ParamsError as error:
+                    problems.update(dict.fromkeys(str(error).splitlines()))
+
+
+def _run_params(suite: SuiteParams, table: Table, row: str, dataset: str, seed: int, root: Path) -> RunParams:
+    layers = [
+        *_with_dataset(root / "base.yaml", "", dataset, shared=("download", "prepare")),
+        *_with_dataset(root / "recipes.yaml", suite.recipe, dataset),
+        Layer(f"{suite.file}: overrides", suite.overrides),
+        Layer(f"{root}/tables/{table.name}.yaml: rows.{row}", table.rows[row]),
+    ]
+    for layer in layers:
+        for key in layer.values:
+            if key not in _RUN_SECTIONS:
+                raise ParamsError(f"{layer.origin}: {key}: unknown key; {plugins.nearest(str(key), _RUN_SECTIONS)}")
+    merged = Merged.of(layers)
+    merged.values.setdefault("train", {})["seed"] = seed
+    content = {"edition": suite.edition, "dataset": dataset, **merged.values}
+    return validated(RunParams, content, merged.origin)
+
+
+def _with_dataset(path: Path, entry: str, dataset: str, shared: tuple[str, ...] = ()) -> Iterator[Layer]:
+    """Layers of a file: what holds for all benchmarks, then what its `datasets` says of this one."""
+    content = read_yaml(path)
+    if entry:
+        if entry not in content:
+            raise ParamsError(f"{path}: no recipe {entry!r}; {plugins.nearest(entry, content)}")
+        content = content[entry]
+    origin = f"{path}: {entry}".removesuffix(": ")
+    yield Layer(origin, {key: value for key, value in content.items() if key not in ("datasets", *shared)})
+    yield Layer(f"{origin}: datasets.{dataset}", content.get("datasets", {}).get(dataset, {}))

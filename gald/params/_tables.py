@@ -1,0 +1,88 @@
+"""A published table, written once: rows, columns, the main comparison, and verified published numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from gald import paths
+from gald.params._merge import read_yaml
+from gald.params._sections import Section
+from gald.params._validate import validated
+
+Column = Literal["mean_iou", "boundary_mean_iou", "pixel_accuracy", "mean_accuracy", "parameters", "gmacs"]
+
+
+class Comparison(Section):
+    """The comparison that a table is built to answer, named before any number is seen."""
+
+    row: str
+    than: str
+    column: Column
+    question: str  # in words, for the report
+
+
+class Published(Section):
+    """A verified published number, with what makes it comparable."""
+
+    row: str
+    dataset: str
+    column: Column
+    value: Annotated[float, Field(gt=0, lt=1)]  # a fraction, as every score here
+    method: str  # as the source names it: method, backbone
+    protocol: str
+    source: str
+
+
+class Table(Section):
+    """One table of the report, at no particular scale."""
+
+    name: str
+    title: str
+    caption: str
+    layout: Literal["rows", "datasets"]  # one line per row with all columns; or a column per benchmark
+    columns: Annotated[tuple[Column, ...], Field(min_length=1)]
+    rows: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]  # name -> overrides of a run's params
+    labels: dict[str, str]  # row -> what the reader sees
+    main: Comparison | None
+    published: tuple[Published, ...]
+    notes: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Table:
+        named = [*self.labels, *(entry.row for entry in self.published)]
+        if self.main is not None:
+            named += [self.main.row, self.main.than]
+        for row in named:
+            if row not in self.rows:
+                raise ValueError(f"names the row {row!r}, which is not among rows: {', '.join(self.rows)}")
+        return self
+
+    def label(self, row: str) -> str:
+        """What the reader sees for a row."""
+        return self.labels.get(row, row)
+
+
+class Cell(Section):
+    """One run shown in one table: which row, benchmark and seed it stands for."""
+
+    row: str
+    dataset: str
+    seed: int
+    run: str
+
+
+def load_table(name: str, root: Path = paths.PARAMS) -> Table:
+    """Read ``params/tables/<name>.yaml``.
+
+    Raises
+    ------
+    ParamsError
+        The file is missing or does not describe a table; all problems at once.
+    """
+    path = root / "tables" / f"{name}.yaml"
+    defaults = {"layout": "rows", "labels": {}, "main": None, "published": [], "notes": []}
+    content = {"name": name, **defaults, **read_yaml(path)}
+    return validated(Table, content, lambda _: str(path))
