@@ -1,0 +1,168 @@
+"""The download stage: archives found, fetched or drawn, verified, and unpacked into ``files``; raw.json last.
+
+``data/raw/<edition>/<dataset>/archives`` keeps what was drawn, downloaded or laid there by hand, ``files`` what was
+needed of it. ``files`` takes its name only when it is whole, and raw.json is written after that: a rerun after a kill
+at any moment starts from what is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from gald import paths
+from gald.datasets import load_spec
+from gald.datasets._spec import DatasetSpec
+from gald.download.archives import unpack
+from gald.download.fetch import MIRROR, Fetched, fetch
+from gald.errors import ArchiveError, DatasetError
+from gald.files import replaced_folder, sha256, tree_digest, write_json
+from gald.locking import held
+
+_log = logging.getLogger("gald")
+
+
+class Params(Protocol):
+    """What this stage needs of the ``download`` section."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the miniatures."""
+
+
+def download(edition: str, dataset: str, params: Params) -> Path:
+    """Make ``data/raw/<edition>/<dataset>``.
+
+    Parameters
+    ----------
+    edition : {"mini", "full"}
+        Draw the miniature from ``params.seed``, or get the real benchmark.
+    dataset : str
+        Name of a file in ``gald/datasets``.
+    params : Params
+        The download section.
+
+    Returns
+    -------
+    Path
+        The boundary file raw.json.
+
+    Raises
+    ------
+    ArchiveError
+        An archive is nowhere, damaged, altered or unsafe.
+    RunBusy
+        Another process downloads the same benchmark.
+    OSError
+        The disk is full or read-only.
+    """
+    spec = load_spec(dataset)
+    if edition not in ("mini", "full"):
+        raise DatasetError(f"no edition is called {edition!r}; editions are mini and full")
+    with held(f"download/{edition}/{dataset}", wait_s=0.0):
+        generator = _generator(params.seed) if edition == "mini" else None
+        if _is_whole(edition, dataset, generator):
+            _log.info("%s/%s: already downloaded", edition, dataset)
+            return paths.raw_json(edition, dataset)
+        paths.raw_json(edition, dataset).unlink(missing_ok=True)  # while files change, nothing vouches for them
+        fetched = _drawn(spec, params.seed) if edition == "mini" else _fetched(spec)
+        return _unpack_all(edition, spec, fetched, generator)
+
+
+def _generator(seed: int) -> dict[str, int]:
+    from gald.datasets._synthetic import GENERATOR_VERSION
+
+    return {"version": GENERATOR_VERSION, "seed": seed}
+
+
+def _is_whole(edition: str, dataset: str, generator: dict[str, int] | None) -> bool:
+    """Whether raw.json is there, was made from the same generator, and describes the files now present."""
+    boundary = paths.raw_json(edition, dataset)
+    try:
+        recorded: dict[str, Any] = json.loads(boundary.read_text())
+        made, tree = recorded["generator"], recorded["tree_sha256"]
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return False
+    return bool(made == generator and tree == tree_digest(files(edition, dataset)))
+
+
+def files(edition: str, dataset: str) -> Path:
+    """Folder of the unpacked files."""
+    return paths.raw(edition, dataset) / "files"
+
+
+def archives_folder(edition: str, dataset: str) -> Path:
+    """Folder of the archives, where a person may lay them by hand."""
+    return paths.raw(edition, dataset) / "archives"
+
+
+def _drawn(spec: DatasetSpec, seed: int) -> list[Fetched]:
+    """Draw the miniature's archives."""
+    from gald.datasets._native import draw_archives
+
+    folder = archives_folder("mini", spec.name)
+    _log.info("mini/%s: drawing from seed %d", spec.name, seed)
+    with replaced_folder(folder) as partial:
+        draw_archives(spec.name, partial, seed)
+    return [Fetched(folder / archive.name, "drawn", "run the command again") for archive in spec.archives]
+
+
+def _fetched(spec: DatasetSpec) -> list[Fetched]:
+    """Find or download every archive; those that a person must get are all named in one message."""
+    folder = archives_folder("full", spec.name)
+    found = {archive.name: fetch(archive, folder) for archive in spec.archives}
+    missing = [archive for archive in spec.archives if found[archive.name] is None]
+    if missing:
+        wanted = "; ".join(f"{archive.name} from {archive.page}{_known(archive.digests)}" for archive in missing)
+        raise ArchiveError(
+            f"full/{spec.name} needs archives that cannot be had without a login: {wanted}. Accept the terms there, "
+            f"download them, and put them into {folder} (or into a folder that {MIRROR} names) under these names; "
+            f"then run the command again"
+        )
+    return [copy for copy in found.values() if copy is not None]
+
+
+def _known(digests: Mapping[str, str]) -> str:
+    return "".join(f" ({algorithm} {digest})" for algorithm, digest in list(digests.items())[:1])
+
+
+def _unpack_all(edition: str, spec: DatasetSpec, fetched: list[Fetched], generator: dict[str, int] | None) -> Path:
+    """Unpack all archives into one folder, check its digest if one is known, and write raw.json."""
+    target = files(edition, spec.name)
+    with replaced_folder(target) as partial:
+        count = 0
+        for archive, copy in zip(spec.archives, fetched, strict=True):
+            _log.info("%s/%s: unpacking %s", edition, spec.name, archive.name)
+            count += unpack(copy.path, archive, partial, copy.remedy)
+        tree = tree_digest(partial)
+        if edition == "full" and spec.tree_sha256 is not None and tree != spec.tree_sha256:
+            origin = ", ".join(str(copy.path) for copy in fetched)
+            raise ArchiveError(
+                f"{origin}: the unpacked files have digest {tree}, expected {spec.tree_sha256}: not the published "
+                f"{spec.title}; {fetched[0].remedy}"
+            )
+    boundary = paths.raw_json(edition, spec.name)
+    listed = [
+        {"name": archive.name, "sha256": sha256(copy.path), "bytes": copy.path.stat().st_size, "source": copy.source}
+        for archive, copy in zip(spec.archives, fetched, strict=True)
+    ]
+    write_json(
+        boundary,
+        {
+            "edition": edition,
+            "dataset": spec.name,
+            "archives": listed,
+            "tree_sha256": tree,
+            "files": count,
+            "generator": generator,
+        },
+    )
+    _log.info("%s/%s: %d files, %s", edition, spec.name, count, _licence(edition, spec))
+    return boundary
+
+
+def _licence(edition: str, spec: DatasetSpec) -> str:
+    return "drawn here, free of rights" if edition == "mini" else f"licence: {spec.licence}"
