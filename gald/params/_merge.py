@@ -86,11 +86,11 @@ class Merged:
         return merged
 
     def origin(self, path: tuple[str, ...]) -> str:
-        """File and key path that last set `path` or the nearest key above it."""
+        """File and key path that last set `path` or the nearest key above it; empty if none did."""
         for end in range(len(path), 0, -1):
             if path[:end] in self.origins:
                 return self.origins[path[:end]]
-        return "params"
+        return ""
 
     def _add(self, below: dict[str, Any], above: Mapping[str, Any], origin: str, path: tuple[str, ...]) -> None:
         for key, value in above.items():

@@ -173,9 +173,6 @@ class RunParams(Section):
 
     @model_validator(mode="after")
     def _check(self) -> RunParams:
-        plugins_known = plugins.available("datasets")
-        if self.dataset not in plugins_known:
-            raise ValueError(f"no dataset is called {self.dataset!r}; {plugins.nearest(self.dataset, plugins_known)}")
         if self.evaluate.split in self.train.splits:
             raise ValueError(f"evaluate.split {self.evaluate.split!r} is among train.splits: scores would be of no use")
         self._check_map()

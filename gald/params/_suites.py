@@ -239,13 +239,18 @@ class _Runs:
 def _table_cells(
     suite: SuiteParams, table: Table, use: TableUse, root: Path, runs: _Runs, problems: dict[str, None]
 ) -> Iterator[Cell]:
-    rows = table.rows if use.rows is None else use.rows
-    for row in rows:
+    known = plugins.available("datasets")
+    for dataset in use.datasets:
+        if dataset not in known:
+            line = f"no dataset is called {dataset!r}; {plugins.nearest(dataset, known)}"
+            problems[f"{suite.file}: tables.{table.name}.datasets: {line}"] = None
+    datasets = [dataset for dataset in use.datasets if dataset in known]
+    for row in table.rows if use.rows is None else use.rows:
         if row not in table.rows:
             line = f"{suite.file}: tables.{table.name}.rows: no row {row!r}; {plugins.nearest(row, table.rows)}"
             problems[line] = None
             continue
-        for dataset in use.datasets:
+        for dataset in datasets:
             for seed in use.seeds:
                 try:
                     params = _run_params(suite, table, row, dataset, seed, root)
@@ -269,7 +274,7 @@ def _run_params(suite: SuiteParams, table: Table, row: str, dataset: str, seed: 
     merged = Merged.of(layers)
     merged.values.setdefault("train", {})["seed"] = seed
     content = {"edition": suite.edition, "dataset": dataset, **merged.values}
-    return validated(RunParams, content, merged.origin)
+    return validated(RunParams, content, lambda path: merged.origin(path) or layers[-1].origin)
 
 
 def _with_dataset(path: Path, entry: str, dataset: str, shared: tuple[str, ...] = ()) -> Iterator[Layer]:

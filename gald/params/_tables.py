@@ -83,6 +83,6 @@ def load_table(name: str, root: Path = paths.PARAMS) -> Table:
         The file is missing or does not describe a table; all problems at once.
     """
     path = root / "tables" / f"{name}.yaml"
-    defaults = {"layout": "rows", "labels": {}, "main": None, "published": [], "notes": []}
+    defaults: dict[str, Any] = {"layout": "rows", "labels": {}, "main": None, "published": [], "notes": []}
     content = {"name": name, **defaults, **read_yaml(path)}
     return validated(Table, content, lambda _: str(path))

@@ -1,0 +1,132 @@
+"""``gald bench``: what this machine needs for the things a user waits for.
+
+Each figure is the median of several runs of a whole process, beside the target it is held to. Benchmarks are never
+tests: a busy machine must not fail a build.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gald.errors import GaldError
+
+_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One figure: what was timed, the seconds of each run, and the target."""
+
+    what: str
+    seconds: tuple[float, ...]
+    target: float
+
+    def line(self) -> str:
+        """Median, spread and target as one row of a Markdown table."""
+        median = statistics.median(self.seconds)
+        spread = f"{min(self.seconds):.2f} to {max(self.seconds):.2f}"
+        met = "yes" if median < self.target else "NO"
+        return f"| {self.what} | {median:.2f} s | {spread} | {self.target:g} s | {met} |"
+
+
+def bench(what: str) -> str:
+    """Run a benchmark and return its report as Markdown.
+
+    Parameters
+    ----------
+    what : {"pipeline"}
+        `pipeline`: planning, no-op and start-up times of a finished mini suite.
+
+    Raises
+    ------
+    GaldError
+        What must exist for the measurement does not.
+    """
+    measured = {"pipeline": _pipeline}[what]()
+    machine = f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    head = "| what | median | min to max | target | met |\n|---|---|---|---|---|\n"
+    return f"{machine}; {_RUNS} runs each\n\n{head}" + "\n".join(one.line() for one in measured) + "\n"
+
+
+def _pipeline() -> list[Measured]:
+    if not Path("Snakefile").is_file():
+        raise GaldError("no Snakefile here: run this in the repository's root")
+    return [
+        Measured("`gald --help`", _timed(["gald", "--help"]), 0.5),
+        Measured("`snakemake -n` on the mini suite", _timed(["snakemake", "-n", "--quiet"]), 4.0),
+        Measured("`gald train` to its first iteration, tiny backbone", _first_iteration("smoke"), 5.0),
+        Measured("`gald train` to its first iteration, timm backbone", _first_iteration("timm"), 10.0),
+        Measured("`dvc repro` with nothing to do", _timed(["dvc", "repro", "--quiet"], check_idle=True), 10.0),
+    ]
+
+
+def _timed(command: list[str], *, check_idle: bool = False) -> tuple[float, ...]:
+    """Seconds of each of the counted runs, after one warm-up."""
+    if shutil.which(command[0]) is None:
+        raise GaldError(f"{command[0]!r} is not on the PATH: activate the environment the project is installed in")
+    seconds = []
+    for _ in range(_RUNS + 1):
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True)
+        seconds.append(time.perf_counter() - start)
+        if done.returncode != 0:
+            raise GaldError(f"`{' '.join(command)}` failed: {done.stderr.strip().splitlines()[-1:]}")
+    if check_idle and seconds[-1] > 60:
+        raise GaldError("`dvc repro` did work; run it once more, then the benchmark")
+    return tuple(seconds[1:])
+
+
+def _first_iteration(backbone: str) -> tuple[float, ...]:
+    """Seconds from starting the process to the end of the first iteration, in a copy of the params."""
+    return tuple(_one_first_iteration(backbone) for _ in range(_RUNS + 1))[1:]
+
+
+def _one_first_iteration(backbone: str) -> float:
+    source = Path("data/prepared/mini/camvid")
+    if not source.is_dir():
+        raise GaldError(f"{source} is missing: run `snakemake smoke` first")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        shutil.copytree("params", root / "params")
+        (root / source.parent).mkdir(parents=True)
+        (root / source).symlink_to(source.resolve())
+        suite = root / "params/suites/smoke.yaml"
+        text = suite.read_text().replace("max_iters: 40", "max_iters: 1")
+        if backbone == "timm":
+            text = text.replace("overrides:", "overrides:\n  model: {backbone: {name: timm}}")
+        suite.write_text(text)
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "gald.cli", "train", "smoke/camvid/cgnl-seed0"]
+        return _until_line(command, root, start, lambda: (root / "runs/smoke/camvid/cgnl-seed0/history.jsonl").exists())
+
+
+def _until_line(command: list[str], folder: Path, start: float, reached: Callable[[], bool]) -> float:
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    while not reached():
+        if process.poll() is not None and not reached():
+            assert process.stderr is not None
+            raise GaldError(f"the timed training failed: {process.stderr.read().strip().splitlines()[-1:]}")
+        time.sleep(0.01)
+    seconds = time.perf_counter() - start
+    process.communicate()
+    return seconds
+
+
+def _cpu() -> str:
+    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []

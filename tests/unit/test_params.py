@@ -1,0 +1,180 @@
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gald import plugins
+from gald.errors import ParamsError
+from gald.params import find_run, load_suite, suite_names, validate_suite
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    shutil.copytree(REPOSITORY / "params", tmp_path / "params")
+    return tmp_path / "params"
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, f"{path} no longer holds {old!r}"
+    path.write_text(text.replace(old, new))
+
+
+def refusal(root: Path, suite: str = "mini") -> str:
+    with pytest.raises(ParamsError) as caught:
+        load_suite(suite, root)
+    return str(caught.value)
+
+
+def test_every_suite_that_is_built_today_is_valid() -> None:
+    for name in ("mini", "mini_full", "smoke", "camvid_cpu"):
+        assert validate_suite(name, REPOSITORY / "params").runs
+    assert {"camvid", "paper"} <= set(suite_names(REPOSITORY / "params"))
+
+
+def test_mini_holds_three_seeds_on_one_benchmark_and_all_five_benchmarks(root: Path) -> None:
+    suite = load_suite("mini", root)
+    runs = {run.name for run in suite.runs}
+    assert {f"mini/cityscapes/cgnl-affinity-seed{seed}" for seed in range(3)} <= runs
+    assert {run.dataset for run in suite.runs} == {
+        "cityscapes", "ade20k", "pascal_context", "camvid", "coco_stuff10k"
+    }  # fmt: skip
+    assert len({run.digest() for run in suite.runs}) == len(suite.runs)
+
+
+def test_layers_win_in_order_base_recipe_suite_row(root: Path) -> None:
+    def learning_rate() -> float:
+        return load_suite("smoke", root).run("smoke/camvid/cgnl-seed0").params.train.learning_rate
+
+    edit(root / "recipes.yaml", "learning_rate: 0.05", "learning_rate: 0.04")
+    assert learning_rate() == 0.04
+    edit(root / "suites/smoke.yaml", "train: {max_iters: 40,", "train: {learning_rate: 0.03, max_iters: 40,")
+    assert learning_rate() == 0.03
+    edit(root / "tables/benchmarks.yaml", "  cgnl:\n    model:", "  cgnl:\n    train: {learning_rate: 0.02}\n    model:")
+    assert learning_rate() == 0.02
+
+
+def test_the_benchmarks_usual_protocol_is_resolved_and_written(root: Path) -> None:
+    run = find_run("mini/camvid/cgnl-seed0", root)
+    assert run.params.train.splits == ("train", "val")
+    assert run.params.evaluate.split == "test"
+
+
+def test_another_aggregation_drops_the_options_of_the_one_below(root: Path) -> None:
+    edit(root / "recipes.yaml", "    channels: 48\n", "    channels: 48\n    aggregation: {name: psp, bins: [1, 2]}\n")
+    suite = load_suite("mini", root)
+    assert suite.run("mini/cityscapes/none-seed0").params.model.aggregation.options["bins"] == (1, 2)
+    assert "bins" not in suite.run("mini/cityscapes/cgnl-seed0").params.model.aggregation.options
+
+
+def test_options_not_given_are_written_out_with_their_defaults(root: Path) -> None:
+    run = find_run("mini/cityscapes/cgnl-affinity-seed0", root)
+    assert set(run.params.model.distribution.options) == set(plugins.signature("models/distribution", "affinity"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("max_iters: 300", "max_iter: 300", r"params/recipes\.yaml: mini: train\.max_iter: unknown key; did you mean 'max_iters'"),
+        ("max_iters: 300", "max_iters: many", r"recipes\.yaml: mini: train\.max_iters: found 'many'; input should be a valid integer"),
+        ("max_iters: 300", "max_iters: true", r"train\.max_iters: found True"),
+        ("learning_rate: 0.05", "learning_rate: 5e-2", r"train\.learning_rate: found '5e-2'.*write 0\.01 or 1\.0e-2"),
+        ("learning_rate: 0.05", "learning_rate: -1.0", r"train\.learning_rate: found -1\.0; input should be greater than 0"),
+        ("{name: tiny}", "{name: tinny}", r"backbone: no backbone is called 'tinny'; did you mean 'tiny'\?"),
+        ("{name: tiny}", "{name: tiny, widht: 3}", r"backbone: 'tiny' has no option 'widht'; did you mean 'width'"),
+        ("warmup_iters: 10", "warmup_iters: 300", r"warmup_iters 300 must stay below max_iters 300"),
+        ("scale_range: [1.0, 1.0]", "scale_range: [2.0, 1.0]", r"lower bound 2\.0 exceeds 1\.0"),
+        ("scale_range: [1.0, 1.0]", "scale_range: [1.0]", r"scale_range"),
+        ("crop_size: [96, 192]", "crop_size: [8, 192]", r"too small a map for distribution 'mask'.*7 positions"),
+        ("  train:\n    crop_size: [96", "  train:\n    splits: [val]\n    crop_size: [96", r"'val' is among train\.splits"),
+        ("mini:\n", "mini:\n  trian: {}\n", r"recipes\.yaml: mini: trian: unknown key; did you mean 'train'\?"),
+        ("max_iters: 300", "max_iters: 300\n    max_iters: 200", r"recipes\.yaml: line \d+: key 'max_iters' stands twice"),
+        ("max_iters: 300", "max_iters: [300", r"recipes\.yaml: not valid YAML"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_refused_with_file_key_and_remedy(root: Path, old: str, new: str, expected: str) -> None:
+    edit(root / "recipes.yaml", old, new)
+    assert re.search(expected, refusal(root))
+
+
+def test_all_problems_of_all_rows_come_at_once(root: Path) -> None:
+    edit(root / "recipes.yaml", "max_iters: 300", "max_iter: 300")
+    edit(root / "tables/components.yaml", "{name: mask, reductions: 2}", "{name: mask, reduction: 2}")
+    edit(root / "suites/mini.yaml", "[cityscapes, ade20k,", "[cityscapes, ade20,")
+    message = refusal(root)
+    assert "did you mean 'max_iters'" in message
+    assert "rows.cgnl-mask: model: distribution: 'mask' has no option 'reduction'; did you mean 'reductions'" in message
+    assert "no dataset is called 'ade20'; did you mean 'ade20k'?" in message
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        ("suites/mini.yaml", "recipe: mini", "recipe: minni", r"no recipe 'minni'; did you mean 'mini'"),
+        ("suites/mini.yaml", "edition: mini", "edition: tiny", r"suites/mini\.yaml: edition: found 'tiny'"),
+        ("suites/mini.yaml", "    seeds: [0]", "    seeds: []", r"seeds"),
+        ("suites/mini.yaml", "  benchmarks:", "  benchmark:", r"benchmark\.yaml: no such file; known here: .*benchmarks"),
+        ("suites/mini.yaml", "rows: [none,", "rows: [nune,", r"no row 'nune'; did you mean 'none'"),
+        ("tables/components.yaml", "than: cgnl\n", "than: cgnll\n", r"row 'cgnll', which is not among rows"),
+        ("tables/components.yaml", "[mean_iou,", "[miou,", r"columns\.0: found 'miou'"),
+    ],
+)
+def test_suites_and_tables_are_typed_too(root: Path, file: str, old: str, new: str, expected: str) -> None:
+    edit(root / file, old, new)
+    assert re.search(expected, refusal(root))
+
+
+def test_one_name_for_two_sets_of_params_is_refused(root: Path) -> None:
+    edit(root / "tables/benchmarks.yaml", "  cgnl:\n    model:", "  cgnl:\n    train: {power: 1.0}\n    model:")
+    message = refusal(root)
+    assert "tables components and benchmarks both name 'mini/cityscapes/cgnl-seed0' with different params" in message
+
+
+def test_suites_that_share_a_scale_must_agree(root: Path) -> None:
+    edit(root / "suites/mini_full.yaml", "recipe: mini\n", "recipe: mini\noverrides: {train: {power: 1.0}}\n")
+    with pytest.raises(ParamsError, match="suites 'mini' and 'mini_full' share the run 'mini/cityscapes/"):
+        validate_suite("mini", root)
+
+
+def test_equal_params_are_one_run_shown_by_both_tables(root: Path) -> None:
+    table = yaml.safe_load((root / "tables/benchmarks.yaml").read_text())
+    table["rows"] = {"aggregated": table["rows"]["cgnl"]}
+    table["labels"] = {}
+    (root / "tables/benchmarks.yaml").write_text(yaml.safe_dump(table))
+    suite = load_suite("mini", root)
+    shown = [cell.run for cell in suite.cells["benchmarks"] if cell.dataset == "cityscapes"]
+    assert shown == ["mini/cityscapes/cgnl-seed0"]
+    assert suite.run(shown[0]).tables == ("components", "benchmarks")
+
+
+def test_comments_order_and_spelling_of_numbers_do_not_change_a_digest(root: Path) -> None:
+    before = {run.name: run.digest() for run in load_suite("mini", root).runs}
+    recipes = yaml.safe_load((root / "recipes.yaml").read_text())
+    recipes["mini"]["train"] = dict(reversed(recipes["mini"]["train"].items()))
+    (root / "recipes.yaml").write_text("# a comment\n" + yaml.safe_dump(recipes, sort_keys=False))
+    edit(root / "recipes.yaml", "learning_rate: 0.05", "learning_rate: 0.050")
+    assert {run.name: run.digest() for run in load_suite("mini", root).runs} == before
+
+
+def test_the_evaluate_section_does_not_touch_the_training_digest(root: Path) -> None:
+    before = find_run("mini/camvid/cgnl-seed0", root)
+    edit(root / "base.yaml", "boundary_width: 3", "boundary_width: 5")
+    after = find_run("mini/camvid/cgnl-seed0", root)
+    assert after.digest() == before.digest()
+    assert after.evaluate_digest() != before.evaluate_digest()
+
+
+def test_an_unknown_run_names_its_nearest(root: Path) -> None:
+    with pytest.raises(ParamsError, match="did you mean 'mini/camvid/cgnl-seed0'"):
+        find_run("mini/camvid/cgnl-sed0", root)
+
+
+def test_validation_imports_no_torch() -> None:
+    code = "import sys; from gald.params import load_suite; load_suite('mini'); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
