@@ -1,0 +1,85 @@
+# Shared by all rules. Names that wildcards may take, input functions, devices, and one build at a time.
+
+import re
+import shlex
+import sys
+from functools import wraps
+from pathlib import Path
+
+from snakemake.logging import logger
+
+from gald import graph, mutex, paths, plugins
+from gald.errors import GaldError
+from gald.params import suite_names
+
+RUN = "{scale}/{dataset}/{leaf}"
+
+
+def names(known):
+    return "|".join(map(re.escape, known))
+
+
+wildcard_constraints:
+    edition="mini|full",
+    scale=names(graph.scales()),
+    suite=names(suite_names()),
+    dataset=names(plugins.available("datasets")),
+    leaf=r"[a-z0-9_.-]+-seed[0-9]+",
+    table=names(path.stem for path in (paths.PARAMS / "tables").glob("*.yaml")),
+
+
+# `gald` is found beside this Python, also where the environment was never activated.
+shell.prefix(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+workflow.register_resource("gpu", graph.gpus())
+
+
+def plainly(function):
+    # An exception in an input function is shown with a traceback; a refusal is one message to act on.
+    @wraps(function)
+    def refusing(*arguments):
+        try:
+            return function(*arguments)
+        except GaldError as error:
+            logger.error(str(error))
+            raise SystemExit(1) from None
+
+    return refusing
+
+
+def wanted(suite, last="tables"):
+    # Evaluated when the suite is asked for: another suite's mistakes are none of this call's business.
+    return plainly(lambda wildcards: graph.files_up_to(graph.suite(suite), last))
+
+
+@plainly
+def run_of(wildcards):
+    return graph.run(RUN.format(**wildcards))
+
+
+@plainly
+def suite_of(wildcards):
+    return graph.suite(wildcards.suite)
+
+
+def each_run(path):
+    return lambda wildcards: [path(run.name) for run in suite_of(wildcards).runs]
+
+
+def manifest_of(wildcards):
+    run = run_of(wildcards)
+    return paths.manifest(run.params.edition, run.dataset)
+
+
+def gpus_of(wildcards):
+    return int(run_of(wildcards).params.train.device == "cuda")
+
+
+@plainly
+def claim_build():
+    mutex.claim_build()
+
+
+if workflow.is_main_process:
+    builder = mutex.clear_leftovers()
+    if builder is not None:
+        logger.warning(builder)
