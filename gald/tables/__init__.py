@@ -1,0 +1,1 @@
+"""Last stage: the metrics of a suite's runs become tables, plots and one page."""

@@ -1,0 +1,206 @@
+"""From the boundary files of a table's runs to its content: checked, paired by seed, averaged.
+
+Nothing is shown that cannot be traced: metrics must bear the digest of the very ``run.json`` that lies beside the
+weights, and every run of a table the edition of its suite.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gald import paths
+from gald.errors import StaleMetrics
+from gald.files import sha256
+from gald.params import Run, Suite, Table
+from gald.tables.content import SCORES, Comparison, Content, Line, Measured, Reference
+from gald.tables.statistics import difference, spread
+
+
+def measure(run: Run, edition: str) -> Measured:
+    """Read one run's results and refuse them unless they belong to its present weights.
+
+    Parameters
+    ----------
+    run : Run
+        As the suite asks for it now.
+    edition : str
+        Edition of the data that the table is about.
+
+    Raises
+    ------
+    StaleMetrics
+        The run or its metrics are missing, the metrics belong to other weights, or to another edition of the data;
+        the message ends with the command to run.
+    """
+    run_file, metrics_file = paths.run_json(run.name), paths.metrics(run.name)
+    if not run_file.exists():
+        raise StaleMetrics(f"{run_file} is missing: run `gald train {run.name}`, then `gald evaluate {run.name}`")
+    metrics = _read(metrics_file, run)
+    if metrics.get("run_sha256") != sha256(run_file):
+        raise StaleMetrics(f"{metrics_file} belongs to other weights than {run_file}: run `gald evaluate {run.name}`")
+    if metrics["edition"] != edition:
+        raise StaleMetrics(
+            f"{metrics_file} was measured on edition {metrics['edition']!r}, the table is about {edition!r}, and the "
+            f"two are never mixed: run `gald train {run.name}`, then `gald evaluate {run.name}`"
+        )
+    return Measured(
+        name=run.name,
+        dataset=run.dataset,
+        row=run.row,
+        seed=run.seed,
+        metrics=metrics,
+        record=_read(run_file, run),
+        params_match=metrics["params_sha256"] == run.digest(),
+    )
+
+
+def collect(suite: Suite, table_name: str) -> Content:
+    """Gather what a table says at the scale of a suite.
+
+    Parameters
+    ----------
+    suite : Suite
+    table_name : str
+        One of the suite's tables.
+
+    Raises
+    ------
+    StaleMetrics
+        See `measure`; also when runs of one benchmark were scored on different prepared data.
+    """
+    table = suite.table(table_name)
+    measured = {run.name: measure(run, suite.edition) for run in suite.table_runs(table_name)}
+    groups: dict[tuple[str, str], dict[int, Measured]] = {}
+    for cell in suite.cells[table_name]:
+        groups.setdefault((cell.dataset, cell.row), {})[cell.seed] = measured[cell.run]
+    datasets = dict.fromkeys(dataset for dataset, _ in groups)
+    lines = tuple(
+        _line(table, dataset, row, groups[dataset, row])
+        for dataset in datasets
+        for row in table.rows
+        if (dataset, row) in groups
+    )
+    _refuse_mixed_data(lines)
+    return Content(
+        name=table.name,
+        title=table.title,
+        caption=table.caption,
+        suite=suite.name,
+        edition=suite.edition,
+        layout=table.layout,
+        columns=tuple(column for column in table.columns if column in SCORES),
+        lines=lines,
+        question=table.main.question if table.main else "",
+        comparisons=tuple(_main_comparisons(table, lines)),
+        notes=(*_notes(suite.edition, lines), *table.notes),
+    )
+
+
+def _read(path: Path, run: Run) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise StaleMetrics(f"{path} is missing: run `gald evaluate {run.name}`") from None
+    except ValueError as error:
+        raise StaleMetrics(
+            f"{path} is no valid JSON ({error}): delete it and run `gald evaluate {run.name}`"
+        ) from error
+    return content
+
+
+def _line(table: Table, dataset: str, row: str, by_seed: dict[int, Measured]) -> Line:
+    runs = tuple(by_seed[seed] for seed in sorted(by_seed))
+    first = runs[0].metrics
+    scores = {column: {seed: run.metrics[column] for seed, run in sorted(by_seed.items())} for column in SCORES}
+    present = {
+        column: {seed: value for seed, value in values.items() if value is not None}
+        for column, values in scores.items()
+    }
+    return Line(
+        dataset=dataset,
+        row=row,
+        label=table.label(row),
+        runs=runs,
+        seeds=tuple(sorted(by_seed)),
+        scores=present,
+        spreads={column: spread(list(values.values())) for column, values in present.items() if values},
+        parameters=first["parameters"],
+        gmacs=first["gmacs"],
+        gmacs_size=(first["gmacs_size"][0], first["gmacs_size"][1]),
+        split=first["split"],
+        protocol="; ".join(dict.fromkeys(run.metrics["protocol"] for run in runs)),
+        published={
+            entry.column: Reference(entry.value, entry.method, entry.protocol, entry.source)
+            for entry in table.published
+            if (entry.row, entry.dataset) == (row, dataset)
+        },
+    )
+
+
+def _refuse_mixed_data(lines: Iterable[Line]) -> None:
+    seen: dict[str, Measured] = {}
+    for run in (run for line in lines for run in line.runs):
+        other = seen.setdefault(run.dataset, run)
+        if other.metrics["manifest_sha256"] != run.metrics["manifest_sha256"]:
+            raise StaleMetrics(
+                f"{other.name} and {run.name} were scored on different prepared data of {run.dataset}: run "
+                f"`gald train` and `gald evaluate` for the one that does not match {_manifest(run)}"
+            )
+
+
+def _manifest(run: Measured) -> Path:
+    return paths.manifest(run.metrics["edition"], run.dataset)
+
+
+def _main_comparisons(table: Table, lines: tuple[Line, ...]) -> Iterable[Comparison]:
+    if table.main is None:
+        return
+    main, by_place = table.main, {(line.dataset, line.row): line for line in lines}
+    for dataset in dict.fromkeys(line.dataset for line in lines):
+        candidate, baseline = by_place.get((dataset, main.row)), by_place.get((dataset, main.than))
+        if candidate is None or baseline is None or main.column not in SCORES:
+            continue
+        change = difference(baseline.scores[main.column], candidate.scores[main.column])
+        yield Comparison(dataset, main.column, main.row, main.than, change)
+
+
+def _notes(edition: str, lines: tuple[Line, ...]) -> Iterable[str]:
+    """Say what a reader must know to read the numbers: protocol, absent classes, mixed code or params."""
+    runs = list({run.name: run for line in lines for run in line.runs}.values())
+    for protocol in dict.fromkeys(line.protocol for line in lines):
+        where = dict.fromkeys(f"{line.dataset} {line.split}" for line in lines if line.protocol == protocol)
+        yield f"Protocol ({', '.join(where)}): {protocol}. The last iterate is scored, no checkpoint is picked."
+    widths = sorted({run.metrics["boundary_width"] for run in runs})
+    yield f"Boundary mIoU: within {' or '.join(map(str, widths))} px of a boundary between classes."
+    sizes = dict.fromkeys("{}x{}".format(*line.gmacs_size) for line in lines)
+    yield f"GMACs: one forward pass at {', '.join(sizes)} (height x width). ±: sample standard deviation over n seeds."
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        absent = dict.fromkeys(name for run in runs if run.dataset == dataset for name in run.metrics["absent"])
+        if absent:
+            yield f"{dataset}: classes absent from the split, left out of every mean: {', '.join(absent)}."
+    if edition == "mini":
+        yield "Drawn scenes of the miniature edition: no published number can be compared with these."
+    yield from _flags(runs)
+
+
+def _flags(runs: list[Measured]) -> Iterable[str]:
+    commits = Counter(str(run.record["code"]["commit"])[:12] for run in runs)
+    yield f"Code: commit {', '.join(f'{name} ({n} of {len(runs)} runs)' for name, n in commits.items())}."
+    codes = Counter(run.record["code"]["digest"][:12] for run in runs)
+    if len(codes) > 1:
+        listed = ", ".join(f"{name} ({n})" for name, n in codes.items())
+        yield f"MIXED CODE: the runs were trained by different versions of the package, digests {listed}."
+    scored = Counter(run.metrics["code_digest"][:12] for run in runs)
+    if len(scored) > 1:
+        listed = ", ".join(f"{name} ({n})" for name, n in scored.items())
+        yield f"MIXED CODE: the runs were evaluated by different versions of the package, digests {listed}."
+    other = [run.name for run in runs if not run.params_match]
+    if other:
+        yield f"OTHER PARAMS: trained with other params than the suite asks for now: {', '.join(other)}."
+    machines = Counter(f"{run.record['environment']['cpu']}, {run.record['environment']['device']}" for run in runs)
+    if len(machines) > 1:
+        yield f"Trained on different machines: {'; '.join(machines)}."

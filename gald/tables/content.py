@@ -1,0 +1,147 @@
+"""What a table says, before anything is rendered: plain records that `collect` fills and the renderers read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gald.tables.statistics import Difference, Spread
+
+SCORES = {
+    "mean_iou": "mIoU (%)",
+    "boundary_mean_iou": "Boundary mIoU (%)",
+    "pixel_accuracy": "Pixel accuracy (%)",
+    "mean_accuracy": "Mean accuracy (%)",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run's results, read from its boundary files and found to belong together.
+
+    Attributes
+    ----------
+    name, dataset, row : str
+        The run, its benchmark and its row.
+    seed : int
+        Seed of the training.
+    metrics : dict
+        The metrics file as it stands; scores are fractions.
+    record : dict
+        The run's ``run.json``.
+    params_match : bool
+        Whether the run was trained with the params that its suite asks for now.
+    """
+
+    name: str
+    dataset: str
+    row: str
+    seed: int
+    metrics: dict[str, Any]
+    record: dict[str, Any]
+    params_match: bool
+
+    @property
+    def classes(self) -> dict[str, float | None]:
+        """IoU of each class by name, as a fraction; None where the class is absent."""
+        return {entry["name"]: entry["iou"] for entry in self.metrics["per_class"]}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A published number, as a fraction, with what is needed to judge whether it may be compared."""
+
+    value: float
+    method: str
+    protocol: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table on one benchmark, over its seeds.
+
+    Attributes
+    ----------
+    scores : dict
+        Column to seed to fraction; a column that no run could score (an absent class) maps to nothing.
+    spreads : dict
+        Column to mean and spread, for the columns that have a score.
+    parameters : int
+        Number of parameters, classifier included.
+    gmacs : float
+        Multiply-accumulates of one image of `gmacs_size` (height, width), in units of 1e9.
+    """
+
+    dataset: str
+    row: str
+    label: str
+    runs: tuple[Measured, ...]
+    seeds: tuple[int, ...]
+    scores: dict[str, dict[int, float]]
+    spreads: dict[str, Spread]
+    parameters: int
+    gmacs: float
+    gmacs_size: tuple[int, int]
+    split: str
+    protocol: str
+    published: dict[str, Reference] = field(default_factory=dict)  # by column
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A named comparison on one benchmark and one score: candidate minus baseline."""
+
+    dataset: str
+    score: str
+    candidate: str
+    baseline: str
+    change: Difference | None
+
+
+@dataclass(frozen=True)
+class Content:
+    """A whole table.
+
+    Attributes
+    ----------
+    layout : str
+        ``rows``: a line for each row of each benchmark; ``datasets``: a line for each row, a column a benchmark.
+    columns : tuple of str
+        Scores to show, keys of `SCORES`; parameters and GMACs always stand beside a row.
+    lines : tuple of Line
+        Grouped by benchmark, in the order of the table's rows.
+    question : str
+        What the main comparison asks, in words; empty when there is none.
+    comparisons : tuple of Comparison
+        The main comparison, named in the table's params before any run, on each benchmark.
+    notes : tuple of str
+        Sentences to stand under the table.
+    """
+
+    name: str
+    title: str
+    caption: str
+    suite: str
+    edition: str
+    layout: str
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+    question: str = ""
+    comparisons: tuple[Comparison, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Benchmarks in the order in which the table shows them."""
+        return tuple(dict.fromkeys(line.dataset for line in self.lines))
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Rows in the order in which the table shows them."""
+        return tuple(dict.fromkeys(line.row for line in self.lines))
+
+    @property
+    def runs(self) -> tuple[Measured, ...]:
+        """All runs that the table shows, each once."""
+        return tuple({run.name: run for line in self.lines for run in line.runs}.values())

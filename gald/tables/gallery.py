@@ -1,0 +1,218 @@
+"""Pictures of what the rows predict: image, truth, each row's prediction, and where it is wrong.
+
+They are drawn from the prepared data and from the predictions that the evaluation keeps. A picture that cannot be had,
+or that belongs to other weights, is left out with a note; it never fails the page.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from gald import paths
+from gald.files import write_bytes
+from gald.tables.content import Content, Measured
+
+SAMPLES = 3  # shown for each benchmark
+MAX_WIDTH = 480  # pixels; wider pictures are reduced
+RIGHT, WRONG, IGNORED = (222, 228, 233), (213, 94, 0), (70, 80, 92)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture: its file in the gallery's folder, what it shows, and whether it is a photograph-like image."""
+
+    file: str
+    text: str
+    photo: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample: image and predictions above, truth and differences below, as many of each."""
+
+    id: str
+    above: tuple[Shot, ...]
+    below: tuple[Shot, ...]
+
+
+@dataclass
+class Block:
+    """One benchmark's pictures."""
+
+    dataset: str
+    samples: list[Sample] = field(default_factory=list)
+    legend: list[tuple[str, str]] = field(default_factory=list)  # class, CSS colour
+
+
+def shown_runs(contents: Sequence[Content]) -> dict[str, dict[str, Measured]]:
+    """Choose the runs to show: for each benchmark its rows by label, each with its lowest seed."""
+    chosen: dict[str, dict[str, Measured]] = {}
+    for content in contents:
+        for line in content.lines:
+            runs = chosen.setdefault(line.dataset, {})
+            if line.runs[0].name not in {run.name for run in runs.values()}:
+                runs.setdefault(line.label, line.runs[0])
+    return chosen
+
+
+def draw(folder: Path, contents: Sequence[Content]) -> tuple[list[Block], list[str]]:
+    """Draw the gallery into `folder`.
+
+    Parameters
+    ----------
+    folder : Path
+        An empty folder; files go to ``<dataset>/<number>-<what>.png``.
+    contents : sequence of Content
+        The suite's tables.
+
+    Returns
+    -------
+    blocks : list of Block
+        Benchmarks of which there are pictures.
+    notes : list of str
+        What was left out, and why.
+    """
+    blocks, notes = [], []
+    for dataset, runs in shown_runs(contents).items():
+        predictions = {}
+        for label, run in runs.items():
+            found, problem = _predictions(run)
+            if problem:
+                notes.append(problem)
+            else:
+                predictions[label] = found
+        edition, split = next(iter(runs.values())).metrics["edition"], next(iter(runs.values())).metrics["split"]
+        truth = _truth(edition, dataset, split)
+        if not predictions or truth is None:
+            continue
+        blocks.append(_block(folder, dataset, predictions, truth))
+    return [block for block in blocks if block.samples], notes
+
+
+def _predictions(run: Measured) -> tuple[dict[str, Path], str]:
+    """Find a run's kept predictions by sample; the second value says what is wrong with them, if anything."""
+    path = paths.predictions_json(run.name)
+    if not path.exists():
+        return {}, f"{run.name}: no predictions are kept here; `gald evaluate {run.name}` makes them."
+    content = json.loads(path.read_text())
+    if content["run_sha256"] != run.metrics["run_sha256"]:
+        return {}, f"{run.name}: the predictions belong to other weights; `gald evaluate {run.name}` renews them."
+    return {sample["id"]: paths.predictions(run.name) / sample["file"] for sample in content["samples"]}, ""
+
+
+@dataclass(frozen=True)
+class _Truth:
+    folder: Path
+    samples: dict[str, dict[str, str]]
+    classes: list[str]
+    palette: npt.NDArray[np.uint8]  # (256, 3): train id -> colour; everything beyond the classes is ignored
+    ignore_index: int
+
+
+def _truth(edition: str, dataset: str, split: str) -> _Truth | None:
+    manifest_file = paths.manifest(edition, dataset)
+    if not manifest_file.exists():
+        return None
+    manifest: dict[str, Any] = json.loads(manifest_file.read_text())
+    folder = paths.prepared(edition, dataset)
+    with (folder / manifest["splits"][split]["index"]).open(newline="") as file:
+        samples = {entry["id"]: entry for entry in csv.DictReader(file)}
+    palette = np.full((256, 3), IGNORED, dtype=np.uint8)
+    palette[: len(manifest["palette"])] = manifest["palette"]
+    return _Truth(folder, samples, manifest["classes"], palette, manifest["ignore_index"])
+
+
+def _block(folder: Path, dataset: str, predictions: dict[str, dict[str, Path]], truth: _Truth) -> Block:
+    block, seen = Block(dataset), set[int]()
+    common = [name for name in truth.samples if all(name in found for found in predictions.values())]
+    for number, name in enumerate(common[:SAMPLES]):
+        with Image.open(truth.folder / truth.samples[name]["image"]) as picture:
+            image = picture.convert("RGB")
+        mask = _read_ids(truth.folder / truth.samples[name]["mask"])
+        prefix = f"{dataset}/{number}"
+        above = [_save(folder, f"{prefix}-image.png", _reduced(image, Image.Resampling.LANCZOS), "image", photo=True)]
+        below = [_save(folder, f"{prefix}-truth.png", _indexed(mask, truth.palette), "truth")]
+        for index, (label, found) in enumerate(predictions.items()):
+            predicted = _read_ids(found[name])
+            seen |= set(np.unique(predicted).tolist())
+            differs, share = difference(predicted, mask, truth.ignore_index)
+            above.append(_save(folder, f"{prefix}-row{index}.png", _indexed(predicted, truth.palette), label))
+            colors = np.array([RIGHT, WRONG, IGNORED], dtype=np.uint8)
+            text = f"{100 * share:.1f} % of pixels right"
+            below.append(_save(folder, f"{prefix}-row{index}-wrong.png", _indexed(differs, colors), text))
+        seen |= set(np.unique(mask).tolist())
+        block.samples.append(Sample(name, tuple(above), tuple(below)))
+    block.legend = list(_legend(truth, seen))
+    return block
+
+
+def difference(
+    predicted: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], ignore_index: int
+) -> tuple[npt.NDArray[np.uint8], float]:
+    """Mark each pixel as right (0), wrong (1) or ignored (2).
+
+    Parameters
+    ----------
+    predicted, mask : ndarray of uint8, shape (h, w)
+        Train ids.
+    ignore_index : int
+        Train id of pixels that do not count.
+
+    Returns
+    -------
+    marks : ndarray of uint8, shape (h, w)
+    share : float
+        Right pixels among those that count; 0 when none counts.
+
+    Examples
+    --------
+    >>> marks, share = difference(np.array([[1, 2, 3]], np.uint8), np.array([[1, 1, 255]], np.uint8), 255)
+    >>> marks.tolist(), share
+    ([[0, 1, 2]], 0.5)
+    """
+    marks = (predicted != mask).astype(np.uint8)
+    marks[mask == ignore_index] = 2
+    counts = np.bincount(marks.ravel(), minlength=3)
+    return marks, float(counts[0] / max(counts[0] + counts[1], 1))
+
+
+def _legend(truth: _Truth, seen: set[int]) -> Iterator[tuple[str, str]]:
+    for train_id, name in enumerate(truth.classes):
+        if train_id in seen:
+            yield name, "#{:02x}{:02x}{:02x}".format(*truth.palette[train_id])
+    if truth.ignore_index in seen:
+        yield "ignored", "#{:02x}{:02x}{:02x}".format(*IGNORED)
+
+
+def _read_ids(path: Path) -> npt.NDArray[np.uint8]:
+    with Image.open(path) as picture:
+        return np.asarray(picture, dtype=np.uint8)
+
+
+def _indexed(ids: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]) -> Image.Image:
+    picture = _reduced(Image.fromarray(ids), Image.Resampling.NEAREST)
+    picture.putpalette(palette.tobytes())
+    return picture
+
+
+def _reduced(picture: Image.Image, how: Image.Resampling) -> Image.Image:
+    if picture.width <= MAX_WIDTH:
+        return picture
+    return picture.resize((MAX_WIDTH, round(picture.height * MAX_WIDTH / picture.width)), how)
+
+
+def _save(folder: Path, name: str, picture: Image.Image, text: str, photo: bool = False) -> Shot:
+    out = io.BytesIO()
+    picture.save(out, format="PNG", optimize=True)
+    write_bytes(folder / name, out.getvalue())
+    return Shot(name, text, photo)

@@ -1,0 +1,175 @@
+"""The start page of a suite: tables, plots, classes, pictures, and where every number comes from."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gald import paths
+from gald.files import replaced_folder, write_bytes, write_text
+from gald.params import Suite
+from gald.tables import figures, gallery
+from gald.tables.collect import collect
+from gald.tables.content import Content, Line, Measured
+from gald.tables.page import page, table_view
+from gald.tables.statistics import MIN_SEEDS, points, spread
+
+LOG = logging.getLogger("gald")
+_OPEN_CLASSES = 20  # longer lists of classes are folded
+
+
+def build_report(suite: Suite) -> None:
+    """Write ``reports/<suite>/index.html`` with its ``figures/`` and ``gallery/``.
+
+    The page is one file with its style inside; it fetches nothing and reads well without any picture.
+
+    Parameters
+    ----------
+    suite : Suite
+
+    Raises
+    ------
+    StaleMetrics
+        A run's metrics are missing, belong to other weights or to another edition of the data.
+    """
+    contents = [collect(suite, table.name) for table in suite.tables]
+    with replaced_folder(paths.figures(suite.name)) as folder:
+        plots = {content.name: _draw_plots(folder, content) for content in contents}
+    with replaced_folder(paths.gallery(suite.name)) as folder:
+        blocks, notes = gallery.draw(folder, contents)
+    text = page(
+        "index.html.j2",
+        suite=suite.name,
+        title=suite.title,
+        lede=_lede(suite, contents),
+        shows=list(_shows(suite, contents)),
+        shows_not=list(_shows_not(suite, contents)),
+        tables=[{**table_view(content), "plots": plots[content.name]} for content in contents],
+        classes=list(_class_blocks(contents)),
+        gallery=blocks,
+        gallery_notes=notes,
+        photographs=suite.edition == "full",
+        runs=list(_run_views(suite, contents)),
+        environments=list(_environments(contents)),
+    )
+    write_text(paths.index(suite.name), text)
+    LOG.info("%s", paths.index(suite.name))
+
+
+def _draw_plots(folder: Path, content: Content) -> list[dict[str, str]]:
+    plots = (
+        (
+            "scores",
+            figures.scores_svg(content),
+            "Dot: mean over seeds. Bar: one standard deviation each way. Tick: a seed.",
+        ),
+        ("loss", figures.loss_svg(content), "Training loss, a line for each run, on a logarithmic scale."),
+    )
+    shown = []
+    for name, svg, text in plots:
+        if svg is not None:
+            write_bytes(folder / f"{content.name}-{name}.svg", svg)
+            shown.append({"file": f"figures/{content.name}-{name}.svg", "text": text})
+    return shown
+
+
+def _runs(contents: Iterable[Content]) -> list[Measured]:
+    return list({run.name: run for content in contents for run in content.runs}.values())
+
+
+def _lede(suite: Suite, contents: Sequence[Content]) -> str:
+    runs = _runs(contents)
+    data = "drawn miniatures of the benchmarks" if suite.edition == "mini" else "the real data"
+    datasets = ", ".join(dict.fromkeys(run.dataset for run in runs))
+    return f"{len(contents)} table{'s' * (len(contents) > 1)} from {len(runs)} trained runs on {data}: {datasets}."
+
+
+def _shows(suite: Suite, contents: Sequence[Content]) -> Iterable[str]:
+    for content in contents:
+        seeds = sorted({len(line.seeds) for line in content.lines})
+        n = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
+        yield f"{content.title}: {len(content.rows)} rows on {len(content.datasets)} benchmark(s), {n} a row."
+    yield "Scores of the last iterate, whole split in one confusion matrix, with parameters and GMACs beside each row."
+    if any(content.comparisons for content in contents):
+        yield f"A verdict on a named comparison only, by a 95 % t interval over at least {MIN_SEEDS} paired seeds."
+
+
+def _shows_not(suite: Suite, contents: Sequence[Content]) -> Iterable[str]:
+    if suite.edition == "mini":
+        yield (
+            "Anything about photographs. The scenes are drawn: a far cue decides between look-alike classes, and thin "
+            "poles and small discs test detail. Only differences between rows mean something, and only for such scenes."
+        )
+        yield "The paper's numbers: no published number was measured on these scenes."
+    else:
+        yield "The authors' setting, unless the table says so: backbone, input size and budget are this suite's own."
+    if any(len(line.seeds) == 1 for content in contents for line in content.lines):
+        yield "One seed: no verdict. Rows with a single seed differ by chance as well as by method."
+    yield "Differences other than the named one are not tested; a reader who picks the largest will be misled."
+
+
+def _class_blocks(contents: Sequence[Content]) -> Iterable[dict[str, Any]]:
+    """Lay out IoU by class, one block a benchmark, one column a row of any table."""
+    lines: dict[str, dict[str, Line]] = {}
+    for line in (line for content in contents for line in content.lines):
+        columns = lines.setdefault(line.dataset, {})
+        known = columns.get(line.label)
+        if known is None or len(line.seeds) > len(known.seeds):
+            columns[line.label] = line
+    for dataset, columns in lines.items():
+        names = list(next(iter(columns.values())).runs[0].classes)
+        cells = {name: [_class_cell(line, name) for line in columns.values()] for name in names}
+        names.sort(key=lambda name: all(cell["text"] == "absent" for cell in cells[name]))  # stable: absent ones last
+        yield {
+            "title": dataset,
+            "count": len(names),
+            "open": len(lines) == 1 and len(names) <= _OPEN_CLASSES,
+            "labels": [f"{label} (n = {len(line.seeds)})" for label, line in columns.items()],
+            "rows": [{"name": name, "cells": cells[name]} for name in names],
+        }
+
+
+def _class_cell(line: Line, name: str) -> dict[str, str]:
+    values = [value for run in line.runs if (value := run.classes.get(name)) is not None]
+    if not values:
+        return {"text": "absent", "share": ""}
+    mean = spread(values).mean
+    return {"text": points(mean), "share": f"{mean:.2f}"}
+
+
+def _run_views(suite: Suite, contents: Sequence[Content]) -> Iterable[dict[str, Any]]:
+    for run in _runs(contents):
+        record = run.record
+        shown = (content.title for content in contents if any(run.name == other.name for other in content.runs))
+        score = run.metrics["mean_iou"]
+        yield {
+            "name": run.name,
+            "tables": ", ".join(shown),
+            "score": "absent" if score is None else points(score, decimals=2),
+            "iterations": record["iterations"],
+            "params": record["params_sha256"][:10],
+            "weights": record["weights"]["sha256"][:10],
+            "code": record["code"]["digest"][:10],
+            "metrics": Path(os.path.relpath(paths.metrics(run.name), paths.reports(suite.name))).as_posix(),
+        }
+
+
+def _environments(contents: Sequence[Content]) -> Iterable[dict[str, Any]]:
+    """Group the runs by code and machine, so that one card stands for all that were made alike."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for run in _runs(contents):
+        code, machine = run.record["code"], run.record["environment"]
+        commit = str(code["commit"] or "not under git")[:12] + (" and local changes" if code["dirty"] else "")
+        lines: tuple[str, ...] = (
+            f"Commit {commit}",
+            f"torch {machine['torch']}",
+            f"{machine['cpu']}, {machine['instruction_set']}",
+            f"Device {machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}",
+            f"Repeats: {run.record['determinism']}",
+        )
+        groups.setdefault(lines, []).append(run.name)
+    for shared, names in groups.items():
+        yield {"title": f"How {len(names)} run{'s were' if len(names) > 1 else ' was'} made", "lines": shared}
