@@ -1,0 +1,57 @@
+"""Non-local block: embedded-Gaussian attention over all positions.
+
+References
+----------
+Wang, Girshick, Gupta, He: Non-local Neural Networks, CVPR 2018, equations 1, 4 and 6.
+"""
+
+from torch import nn
+from torch.nn import functional
+
+from gald.models.layers import Feature
+
+
+class NonLocal(nn.Module):
+    """z = x + BN(Wz softmax(theta(x)^T phi(x)) g(x)), queries, keys and values of equal width.
+
+    The equal widths let torch's fused attention run, which never holds the L x L matrix of positions. The paper's
+    softmax has no 1/sqrt(d), so the scale is 1 unless asked for. The last norm starts at zero, the block thus as the
+    identity (section 4.1 of the paper).
+    """
+
+    def __init__(self, channels: int, inner: int, scaled: bool, zero_start: bool) -> None:
+        super().__init__()
+        self.scale = inner**-0.5 if scaled else 1.0
+        self.query = nn.Conv2d(channels, inner, 1)
+        self.key = nn.Conv2d(channels, inner, 1)
+        self.value = nn.Conv2d(channels, inner, 1)
+        self.out = nn.Sequential(nn.Conv2d(inner, channels, 1), nn.BatchNorm2d(channels))
+        if zero_start:
+            nn.init.zeros_(self.out[1].weight)
+
+    def forward(self, feature: Feature) -> Feature:
+        """Aggregate (N, C, H, W) to the same shape."""
+        query, key, value = (  # (N, 1 head, L, inner) each
+            project(feature).flatten(2).transpose(1, 2).unsqueeze(1) for project in (self.query, self.key, self.value)
+        )
+        attended = functional.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        attended = attended.squeeze(1).transpose(1, 2).unflatten(2, feature.shape[-2:])  # (N, inner, H, W)
+        summed: Feature = feature + self.out(attended)
+        return summed
+
+
+def build(channels: int, *, reduction: int = 2, scaled: bool = False, zero_start: bool = True) -> NonLocal:
+    """Non-local block, (N, C, H, W) to the same shape.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the feature.
+    reduction : int
+        Queries, keys and values have channels // reduction channels; the paper halves.
+    scaled : bool
+        Divide the similarities by the root of their width; the paper does not.
+    zero_start : bool
+        Let the block start as the identity, as the paper does.
+    """
+    return NonLocal(channels, max(1, channels // reduction), scaled, zero_start)

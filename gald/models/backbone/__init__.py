@@ -1,0 +1,1 @@
+"""Backbones, one file each: images to features at a stated output stride."""

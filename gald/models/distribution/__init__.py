@@ -1,0 +1,1 @@
+"""Local distribution, one file each: gives an aggregated feature back to each position by what lies there."""
