@@ -75,12 +75,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class RawSample:
-    """One image and its annotation as unpacked: a mask file, or a list of segments painted in order."""
+    """One image and its annotation as unpacked: a mask file, or segments painted in order on a map of `size`."""
 
     id: str
     image: Path
     mask: Path
     segments: tuple[Segment, ...] = ()
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,38 @@ def read_classes(name: str) -> tuple[ClassInfo, ...]:
         )
         for row in rows
     )
+
+
+def pair(images: Mapping[str, Path], masks: Mapping[str, Path], where: str) -> list[RawSample]:
+    """Pair images and masks that bear the same id, never by their order.
+
+    Raises
+    ------
+    DatasetError
+        Some have no partner; the message names them.
+    """
+    from gald.errors import DatasetError
+
+    alone = sorted(images.keys() ^ masks.keys())
+    if alone:
+        named = ", ".join(f"{name} ({'no mask' if name in images else 'no image'})" for name in alone[:20])
+        raise DatasetError(f"{where}: {len(alone)} without a partner: {named}; run `gald download` again")
+    return [RawSample(name, images[name], masks[name]) for name in sorted(images)]
+
+
+def read_list(path: Path) -> list[str]:
+    """Read the lines of a list of the benchmark, without blank ones.
+
+    Raises
+    ------
+    DatasetError
+        The list is missing.
+    """
+    from gald.errors import DatasetError
+
+    if not path.is_file():
+        raise DatasetError(f"{path} is missing; run `gald download` again")
+    return [line for line in path.read_text().splitlines() if line.strip()]
 
 
 def read_png_ids(sample: RawSample) -> npt.NDArray[np.generic]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gald.datasets._spec import Archive, DatasetSpec, RawSample, read_classes, read_png_ids
+from gald.datasets._spec import Archive, DatasetSpec, RawSample, read_classes, read_list, read_png_ids
 from gald.errors import DatasetError
 
 _COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
@@ -30,13 +30,11 @@ def index(raw: Path) -> dict[str, list[RawSample]]:
     samples: dict[str, list[RawSample]] = {}
     for split in _COUNTS:
         listing = root / f"{split}.txt"
-        if not listing.is_file():
-            raise DatasetError(f"{listing} is missing; run `gald download` again")
         samples[split] = []
-        for number, line in enumerate(listing.read_text().splitlines(), start=1):
+        for line in read_list(listing):
             parts = line.split()
             if len(parts) != 2:
-                raise DatasetError(f"{listing}, line {number}: expected an image and a mask, found {line!r}")
+                raise DatasetError(f"{listing}: expected a line with an image and a mask, found {line!r}")
             image, mask = (Path(part).name for part in parts)
             samples[split].append(RawSample(Path(image).stem, root / split / image, root / f"{split}annot" / mask))
     return samples
