@@ -6,18 +6,21 @@ weights, and every run of a table the edition of its suite.
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gald import paths
+from gald import params, paths
 from gald.errors import StaleMetrics
 from gald.files import sha256
 from gald.params import Run, Suite, Table
 from gald.tables.content import SCORES, Comparison, Content, Line, Measured, Reference
-from gald.tables.statistics import difference, spread
+from gald.tables.statistics import difference, points, spread
+
+_LISTED = 12  # absent classes named in a note; the miniatures of large benchmarks lack well over a hundred
 
 
 def measure(run: Run, edition: str) -> Measured:
@@ -96,8 +99,14 @@ def collect(suite: Suite, table_name: str) -> Content:
         lines=lines,
         question=table.main.question if table.main else "",
         comparisons=tuple(_main_comparisons(table, lines)),
-        notes=(*_notes(suite.edition, lines), *table.notes),
+        notes=(*_untested(table, lines), *_notes(suite.edition, lines), *table.notes),
     )
+
+
+def dataset_title(dataset: str) -> str:
+    """Name of a benchmark as printed, from its own file."""
+    title: str = importlib.import_module(f"gald.datasets.{dataset}").SPEC.title
+    return title
 
 
 def _read(path: Path, run: Run) -> dict[str, Any]:
@@ -122,6 +131,7 @@ def _line(table: Table, dataset: str, row: str, by_seed: dict[int, Measured]) ->
     }
     return Line(
         dataset=dataset,
+        title=dataset_title(dataset),
         row=row,
         label=table.label(row),
         runs=runs,
@@ -156,23 +166,39 @@ def _manifest(run: Measured) -> Path:
     return paths.manifest(run.metrics["edition"], run.dataset)
 
 
-def _main_comparisons(table: Table, lines: tuple[Line, ...]) -> Iterable[Comparison]:
+def _main_comparisons(table: Table, lines: tuple[Line, ...]) -> Iterator[Comparison]:
+    if table.main is not None and table.main.column in SCORES:
+        for candidate, baseline in _main_pairs(table.main, lines):
+            change = difference(baseline.scores[table.main.column], candidate.scores[table.main.column])
+            yield Comparison(candidate.dataset, table.main.column, candidate.row, baseline.row, change)
+
+
+def _main_pairs(main: params.Comparison, lines: tuple[Line, ...]) -> Iterator[tuple[Line, Line]]:
+    by_place = {(line.dataset, line.row): line for line in lines}
+    for line in lines:
+        if line.row == main.row and (line.dataset, main.than) in by_place:
+            yield line, by_place[line.dataset, main.than]
+
+
+def _untested(table: Table, lines: tuple[Line, ...]) -> Iterator[str]:
+    """Tell the named pair's differences in the other scores, as numbers without a verdict."""
     if table.main is None:
         return
-    main, by_place = table.main, {(line.dataset, line.row): line for line in lines}
-    for dataset in dict.fromkeys(line.dataset for line in lines):
-        candidate, baseline = by_place.get((dataset, main.row)), by_place.get((dataset, main.than))
-        if candidate is None or baseline is None or main.column not in SCORES:
-            continue
-        change = difference(baseline.scores[main.column], candidate.scores[main.column])
-        yield Comparison(dataset, main.column, main.row, main.than, change)
+    for candidate, baseline in _main_pairs(table.main, lines):
+        for column in table.columns:
+            if column in SCORES and column != table.main.column:
+                change = difference(baseline.scores[column], candidate.scores[column])
+                if change is not None:
+                    score, mean = SCORES[column].removesuffix(" (%)"), points(change.mean, signed=True)
+                    pair = f"{candidate.label} minus {baseline.label}"
+                    yield f"Beside the named comparison, untested: {candidate.title}, {score}: {pair} {mean} points."
 
 
-def _notes(edition: str, lines: tuple[Line, ...]) -> Iterable[str]:
+def _notes(edition: str, lines: tuple[Line, ...]) -> Iterator[str]:
     """Say what a reader must know to read the numbers: protocol, absent classes, mixed code or params."""
     runs = list({run.name: run for line in lines for run in line.runs}.values())
     for protocol in dict.fromkeys(line.protocol for line in lines):
-        where = dict.fromkeys(f"{line.dataset} {line.split}" for line in lines if line.protocol == protocol)
+        where = dict.fromkeys(f"{line.title} {line.split}" for line in lines if line.protocol == protocol)
         yield f"Protocol ({', '.join(where)}): {protocol}. The last iterate is scored, no checkpoint is picked."
     widths = sorted({run.metrics["boundary_width"] for run in runs})
     yield f"Boundary mIoU: within {' or '.join(map(str, widths))} px of a boundary between classes."
@@ -181,13 +207,20 @@ def _notes(edition: str, lines: tuple[Line, ...]) -> Iterable[str]:
     for dataset in dict.fromkeys(run.dataset for run in runs):
         absent = dict.fromkeys(name for run in runs if run.dataset == dataset for name in run.metrics["absent"])
         if absent:
-            yield f"{dataset}: classes absent from the split, left out of every mean: {', '.join(absent)}."
+            yield _absent_note(dataset, list(absent), next(run for run in runs if run.dataset == dataset))
     if edition == "mini":
         yield "Drawn scenes of the miniature edition: no published number can be compared with these."
     yield from _flags(runs)
 
 
-def _flags(runs: list[Measured]) -> Iterable[str]:
+def _absent_note(dataset: str, absent: list[str], run: Measured) -> str:
+    total = len(run.metrics["per_class"])
+    names = ", ".join(absent) if len(absent) <= _LISTED else f"listed in {paths.metrics(run.name)}"
+    title = dataset_title(dataset)
+    return f"{title}: {len(absent)} of {total} classes are absent from the split and left out of every mean: {names}."
+
+
+def _flags(runs: list[Measured]) -> Iterator[str]:
     commits = Counter(str(run.record["code"]["commit"])[:12] for run in runs)
     yield f"Code: commit {', '.join(f'{name} ({n} of {len(runs)} runs)' for name, n in commits.items())}."
     codes = Counter(run.record["code"]["digest"][:12] for run in runs)

@@ -74,8 +74,9 @@ class Line:
     """
 
     dataset: str
+    title: str  # of the benchmark, as printed
     row: str
-    label: str
+    label: str  # of the row, as printed
     runs: tuple[Measured, ...]
     seeds: tuple[int, ...]
     scores: dict[str, dict[int, float]]
@@ -135,6 +136,10 @@ class Content:
     def datasets(self) -> tuple[str, ...]:
         """Benchmarks in the order in which the table shows them."""
         return tuple(dict.fromkeys(line.dataset for line in self.lines))
+
+    def dataset_title(self, dataset: str) -> str:
+        """Name of one of the table's benchmarks, as printed."""
+        return next(line.title for line in self.lines if line.dataset == dataset)
 
     @property
     def rows(self) -> tuple[str, ...]:

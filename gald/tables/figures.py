@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito, "Color Universal Design" (2008): eight colours that colour-blind readers can tell apart; yellow and
-# black are left out, which vanish on a light and on a dark page.
-COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+# Okabe and Ito, "Color Universal Design" (2008): colours that colour-blind readers can tell apart, without yellow and
+# black, which vanish on a light and on a dark page; then two of Paul Tol's muted scheme for long tables.
+COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#882255", "#999933")
 INK = "#33404d"
+_WIDTH = 9.2  # inches
 _RULES = """<style>@media (prefers-color-scheme: dark) {
  [style*="fill: #33404d"] { fill: #c9d3dd !important; }
  [style*="stroke: #33404d"] { stroke: #c9d3dd !important; }
@@ -52,6 +53,16 @@ _STYLE: Any = {
 }
 
 
+@contextmanager
+def _styled() -> Iterator[None]:
+    import matplotlib as mpl
+
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a user's own matplotlibrc must not change the bytes
+        mpl.rcParams.update(_STYLE)
+        yield
+
+
 def color(content: Content, row: str) -> str:
     """Colour of a row, the same in every plot of its table."""
     return COLORS[content.rows.index(row) % len(COLORS)]
@@ -73,16 +84,17 @@ def scores_svg(content: Content) -> bytes:
     """
     columns = tuple(column for column in content.columns if any(column in line.spreads for line in content.lines))
     heights = [1.0 + 0.34 * sum(line.dataset == name for line in content.lines) for name in content.datasets]
-    figure = _figure(3.1 * len(columns) + 1.9, sum(heights))
+    figure = _figure(_WIDTH, sum(heights))
     grid = figure.subplots(
-        len(heights), len(columns), squeeze=False, sharey="row", gridspec_kw={"height_ratios": heights}
+        len(heights), len(columns), squeeze=False, sharex="col", sharey="row", gridspec_kw={"height_ratios": heights}
     )
     for panels, dataset in zip(grid, content.datasets, strict=True):
         lines = [line for line in content.lines if line.dataset == dataset]
         for axes, column in zip(panels, columns, strict=True):
             _score_panel(axes, content, lines, column)
-        panels[0].set_ylabel(dataset, rotation=0, ha="left", va="bottom", fontweight="bold")
-        panels[0].yaxis.set_label_coords(-0.02, 1.02)
+        panels[0].set_title(lines[0].title, fontweight="bold")
+    for axes, column in zip(grid[-1], columns, strict=True):
+        axes.set_xlabel(SCORES[column])
     return _svg(figure)
 
 
@@ -102,7 +114,6 @@ def _score_panel(axes: Axes, content: Content, lines: list[Line], column: str) -
     axes.tick_params(length=0)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12)
-    axes.set_title(SCORES[column], loc="center")
 
 
 @_styled()
@@ -122,13 +133,14 @@ def loss_svg(content: Content) -> bytes | None:
         return None
     across = min(len(datasets), 3)
     down = math.ceil(len(datasets) / across)
-    figure = _figure(max(3.1 * across, 6.2), 2.6 * down + 0.5)
+    figure = _figure(_WIDTH, (2.5 if across > 1 else 3.0) * down)
     panels = list(figure.subplots(down, across, squeeze=False).flat)
     for axes, dataset in zip(panels, datasets, strict=False):
-        for line in (line for line in content.lines if line.dataset == dataset):
+        lines = [line for line in content.lines if line.dataset == dataset]
+        for line in lines:
             _loss_lines(axes, [curves[run.name] for run in line.runs], color(content, line.row), line.label)
         axes.set_yscale("log")
-        axes.set_title(dataset, fontweight="bold")
+        axes.set_title(lines[0].title, fontweight="bold")
         axes.set_xlabel("iteration")
     for axes in panels[len(datasets) :]:
         axes.set_visible(False)
@@ -136,7 +148,8 @@ def loss_svg(content: Content) -> bytes | None:
     handles = {
         label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    where: Any = "outside right upper" if across == 1 else "outside lower center"
+    figure.legend(handles.values(), handles.keys(), loc=where, ncols=1 if across == 1 else 3, frameon=False, fontsize=8)
     return _svg(figure)
 
 
@@ -152,16 +165,6 @@ def read_history(path: Path) -> list[tuple[float, float]]:
         return []
     with path.open(newline="") as file:
         return [(float(entry["iteration"]), float(entry["loss"])) for entry in csv.DictReader(file)]
-
-
-@contextmanager
-def _styled() -> Iterator[None]:
-    import matplotlib as mpl
-
-    with mpl.rc_context():
-        mpl.rcdefaults()  # a user's own matplotlibrc must not change the bytes
-        mpl.rcParams.update(_STYLE)
-        yield
 
 
 def _figure(width: float, height: float) -> Figure:

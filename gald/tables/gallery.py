@@ -20,6 +20,7 @@ from PIL import Image
 
 from gald import paths
 from gald.files import write_bytes
+from gald.tables.collect import dataset_title
 from gald.tables.content import Content, Measured
 
 SAMPLES = 3  # shown for each benchmark
@@ -49,7 +50,7 @@ class Sample:
 class Block:
     """One benchmark's pictures."""
 
-    dataset: str
+    title: str
     samples: list[Sample] = field(default_factory=list)
     legend: list[tuple[str, str]] = field(default_factory=list)  # class, CSS colour
 
@@ -133,7 +134,7 @@ def _truth(edition: str, dataset: str, split: str) -> _Truth | None:
 
 
 def _block(folder: Path, dataset: str, predictions: dict[str, dict[str, Path]], truth: _Truth) -> Block:
-    block, seen = Block(dataset), set[int]()
+    block, seen = Block(dataset_title(dataset)), set[int]()
     common = [name for name in truth.samples if all(name in found for found in predictions.values())]
     for number, name in enumerate(common[:SAMPLES]):
         with Image.open(truth.folder / truth.samples[name]["image"]) as picture:

@@ -67,11 +67,13 @@ def table_page(content: Content) -> str:
 
 def _outcome(comparison: Comparison, content: Content) -> dict[str, str]:
     change = comparison.change
-    decided = change is not None and change.distinguishable
+    kind = "open"
+    if change is not None and change.distinguishable:
+        kind = "higher" if change.mean > 0 else "lower"
     return {
         "score": SCORES[comparison.score].removesuffix(" (%)"),
         "number": "?" if change is None else points(change.mean, signed=True),
         "says": verdict(change),
-        "kind": verdict(change) if decided else "open",
+        "kind": kind,
         "sentence": render.sentence(comparison, content),
     }

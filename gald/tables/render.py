@@ -83,7 +83,7 @@ def _grid_of_rows(content: Content) -> tuple[list[str], list[list[str]]]:
         header += [f"Published {SCORES[column]}", "Ours - published", "Source and protocol"]
     rows = []
     for line in content.lines:
-        cells = [*([line.dataset] if several else []), line.label, f"{line.parameters / 1e6:.2f}", _gmacs(line.gmacs)]
+        cells = [*([line.title] if several else []), line.label, f"{line.parameters / 1e6:.2f}", _gmacs(line.gmacs)]
         cells += [*(score_cell(line.spreads.get(column)) for column in content.columns), str(len(line.seeds))]
         cells += [line.protocol] if protocols else []
         for column in cited if full else []:
@@ -105,7 +105,7 @@ def _grid_of_datasets(content: Content) -> tuple[list[str], list[list[str]]]:
     header = ["Row", "Parameters (M)", "GMACs"]
     for dataset in content.datasets:
         for column in content.columns:
-            header += [f"{dataset} {SCORES[column]}", *(["published"] if full else [])]
+            header += [f"{content.dataset_title(dataset)} {SCORES[column]}", *(["published"] if full else [])]
     rows = []
     for row in content.rows:
         lines = {line.dataset: line for line in content.lines if line.row == row}
@@ -140,7 +140,7 @@ def _gmacs(value: float) -> str:
 def remarks(content: Content) -> list[str]:
     """List what stands under the table besides the main comparison: sources of published numbers, then the notes."""
     cited = [
-        f"Published, {line.dataset}, {line.label}, {SCORES[column]}: {points(reference.value, decimals=2)}; "
+        f"Published, {line.title}, {line.label}, {SCORES[column]}: {points(reference.value, decimals=2)}; "
         f"{reference.method}; {reference.protocol}; {reference.source}."
         for line in content.lines
         for column, reference in line.published.items()
@@ -153,14 +153,14 @@ def sentence(comparison: Comparison, content: Content) -> str:
 
     Examples
     --------
-    A mean of +2.0 points over three seeds reads ``cityscapes, mIoU: GA then LD minus GA: +1.0, +2.0, +3.0 (seeds 0,
+    A mean of +2.0 points over three seeds reads ``Cityscapes, mIoU: GA then LD minus GA: +1.0, +2.0, +3.0 (seeds 0,
     1, 2), mean +2.0 points, 95 % t interval -0.5 to +4.5: not distinguishable (the interval covers zero).``
     """
     labels = {(line.dataset, line.row): line.label for line in content.lines}
     candidate, baseline = (labels[comparison.dataset, row] for row in (comparison.candidate, comparison.baseline))
     change = comparison.change
     title = SCORES[comparison.score].removesuffix(" (%)")
-    head = f"{comparison.dataset}, {title}: {candidate} minus {baseline}: "
+    head = f"{content.dataset_title(comparison.dataset)}, {title}: {candidate} minus {baseline}: "
     if change is None:
         return f"{head}{verdict(change)}."
     each = ", ".join(points(value, signed=True) for value in change.values)
@@ -246,14 +246,27 @@ def to_html(content: Content) -> str:
     """Render the bare ``<table>``; the page around it gives it its looks. Everything is escaped."""
     header, rows = grid(content)
     numeric = _numeric(header)
-    out = ["<table>", "<thead><tr>"]
+    out = ["<table>", "<thead>", *(_group_header(content) if content.layout == "datasets" else []), "<tr>"]
+    titles = [content.dataset_title(dataset) + " " for dataset in content.datasets]
+    if content.layout == "datasets":  # the benchmark's name stands once, above its columns
+        for title in titles:
+            header = [name.removeprefix(title) for name in header]
     out += [_cell("th", name, right) for name, right in zip(header, numeric, strict=True)]
-    out += ["</tr></thead>", "<tbody>"]
+    out += ["</tr>", "</thead>", "<tbody>"]
     for begins, row in zip(_group_begins(content), rows, strict=True):
         out.append('<tr class="first">' if begins else "<tr>")
         out += [_cell("td", cell, right) for cell, right in zip(row, numeric, strict=True)]
         out.append("</tr>")
     return "\n".join([*out, "</tbody>", "</table>"]) + "\n"
+
+
+def _group_header(content: Content) -> list[str]:
+    width = len(content.columns) * (2 if content.edition == "full" else 1)
+    groups = [
+        f'<th class="group" colspan="{width}">{html.escape(content.dataset_title(dataset))}</th>'
+        for dataset in content.datasets
+    ]
+    return ["<tr>", '<th colspan="3"></th>', *groups, "<th></th>", "</tr>"]
 
 
 def _cell(tag: str, text: str, right: bool) -> str:

@@ -83,15 +83,23 @@ def _runs(contents: Iterable[Content]) -> list[Measured]:
 def _lede(suite: Suite, contents: Sequence[Content]) -> str:
     runs = _runs(contents)
     data = "drawn miniatures of the benchmarks" if suite.edition == "mini" else "the real data"
-    datasets = ", ".join(dict.fromkeys(run.dataset for run in runs))
-    return f"{len(contents)} table{'s' * (len(contents) > 1)} from {len(runs)} trained runs on {data}: {datasets}."
+    datasets = ", ".join(dict.fromkeys(line.title for content in contents for line in content.lines))
+    return f"{_count(contents, 'table')} from {_count(runs, 'trained run')} on {data}: {datasets}."
+
+
+def _count(things: Sequence[object], word: str) -> str:
+    return f"{len(things)} {word}{'s' * (len(things) != 1)}"
+
+
+def _seed_count(line: Line) -> int:
+    return len(line.seeds)
 
 
 def _shows(suite: Suite, contents: Sequence[Content]) -> Iterable[str]:
     for content in contents:
-        seeds = sorted({len(line.seeds) for line in content.lines})
-        n = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
-        yield f"{content.title}: {len(content.rows)} rows on {len(content.datasets)} benchmark(s), {n} a row."
+        fewest, most = min(content.lines, key=_seed_count).seeds, max(content.lines, key=_seed_count).seeds
+        n = _count(most, "seed") if len(fewest) == len(most) else f"{len(fewest)} to {_count(most, 'seed')}"
+        yield f"{content.title}: {_count(content.rows, 'row')} on {_count(content.datasets, 'benchmark')}, {n} a row."
     yield "Scores of the last iterate, whole split in one confusion matrix, with parameters and GMACs beside each row."
     if any(content.comparisons for content in contents):
         yield f"A verdict on a named comparison only, by a 95 % t interval over at least {MIN_SEEDS} paired seeds."
@@ -116,18 +124,18 @@ def _class_blocks(contents: Sequence[Content]) -> Iterable[dict[str, Any]]:
     lines: dict[str, dict[str, Line]] = {}
     for line in (line for content in contents for line in content.lines):
         columns = lines.setdefault(line.dataset, {})
-        known = columns.get(line.label)
+        known = columns.get(line.row)
         if known is None or len(line.seeds) > len(known.seeds):
-            columns[line.label] = line
-    for dataset, columns in lines.items():
+            columns[line.row] = line
+    for columns in lines.values():
         names = list(next(iter(columns.values())).runs[0].classes)
         cells = {name: [_class_cell(line, name) for line in columns.values()] for name in names}
         names.sort(key=lambda name: all(cell["text"] == "absent" for cell in cells[name]))  # stable: absent ones last
         yield {
-            "title": dataset,
+            "title": next(iter(columns.values())).title,
             "count": len(names),
             "open": len(lines) == 1 and len(names) <= _OPEN_CLASSES,
-            "labels": [f"{label} (n = {len(line.seeds)})" for label, line in columns.items()],
+            "labels": [f"{line.label} (n = {len(line.seeds)})" for line in columns.values()],
             "rows": [{"name": name, "cells": cells[name]} for name in names],
         }
 

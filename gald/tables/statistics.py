@@ -142,4 +142,4 @@ def verdict(change: Difference | None) -> str:
         return f"{n} seeds: no verdict (it takes {MIN_SEEDS})"
     if not change.distinguishable:
         return "not distinguishable (the interval covers zero)"
-    return "higher" if change.mean > 0 else "lower"
+    return f"{'higher' if change.mean > 0 else 'lower'} (the interval leaves zero out)"
