@@ -1,0 +1,155 @@
+"""How far a suite is, and about how long it still takes: read from the files that its runs leave, in milliseconds.
+
+A run's history carries the wall-clock time of each logged interval. All intervals together, overlapping ones counted
+once, tell how many iterations this machine makes in a second with as many runs side by side as it has had.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from gald import paths
+from gald.errors import GaldError
+from gald.params import Run, Suite, load_suite, suites_of_scale
+
+_PAUSE = 10.0  # an interval so many times longer than the run's median is a pause, not work
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a run's history says of its course.
+
+    Attributes
+    ----------
+    iterations : int
+        Iterations made so far.
+    timed : int
+        Those of them whose duration is known.
+    spans : tuple of (float, float)
+        Start and end of each timed interval, in seconds since the epoch.
+    """
+
+    iterations: int
+    timed: int
+    spans: tuple[tuple[float, float], ...]
+
+
+def suite_line(scale: str) -> str:
+    """Say in one line how far the suite of a scale is.
+
+    Parameters
+    ----------
+    scale : str
+        Folder that the runs live under. Of several suites that share it, the first with runs left is meant.
+
+    Returns
+    -------
+    str
+        For example ``mini: 12 of 23 runs trained, 11 scored; about 6 min left``.
+    """
+    try:
+        suites = [load_suite(name) for name in suites_of_scale(scale)]
+    except GaldError:
+        return f"{scale}: how far it is cannot be told, since its params are refused; see `gald params {scale}`"
+    if not suites:
+        return f"{scale}: no suite has this scale"
+    return describe(next((suite for suite in suites if _runs_left(suite)), suites[0]))
+
+
+def describe(suite: Suite) -> str:
+    """Say in one line how far a suite is."""
+    trained = sum(paths.run_json(run.name).exists() for run in suite.runs)
+    scored = sum(paths.metrics(run.name).exists() for run in suite.runs)
+    line = f"{suite.name}: {trained} of {len(suite.runs)} runs trained, {scored} scored"
+    if trained == len(suite.runs):
+        return line
+    left = seconds_left(suite)
+    return line if left is None else f"{line}; about {spell(left)} left"
+
+
+def seconds_left(suite: Suite) -> float | None:
+    """Estimate how long the trainings of a suite still take.
+
+    Returns
+    -------
+    float or None
+        Seconds; None as long as no interval was timed.
+    """
+    traces = {run.name: trace(run) for run in suite.runs}
+    busy = union_length(span for found in traces.values() for span in found.spans)
+    timed = sum(found.timed for found in traces.values())
+    if busy <= 0 or timed == 0:
+        return None
+    left = sum(
+        run.params.train.max_iters - min(traces[run.name].iterations, run.params.train.max_iters)
+        for run in suite.runs
+        if not paths.run_json(run.name).exists()
+    )
+    return left * busy / timed
+
+
+def trace(run: Run) -> Trace:
+    """Read a run's history, or the one that a training under way writes beside its checkpoints."""
+    done = paths.history(run.name)
+    lines = _lines(done if done.exists() else paths.checkpoint_dir(run.name) / done.name)
+    if not lines:
+        return Trace(0, 0, ())
+    steps = [(end - start, (before, after)) for (start, before), (end, after) in itertools.pairwise(lines)]
+    usual = median([after - before for _, (before, after) in steps] or [0.0])
+    worked = [(count, span) for count, span in steps if 0 < span[1] - span[0] <= _PAUSE * usual]
+    return Trace(lines[-1][0], sum(count for count, _ in worked), tuple(span for _, span in worked))
+
+
+def union_length(spans: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of intervals.
+
+    Examples
+    --------
+    >>> union_length([(0, 2), (1, 3), (5, 6)])
+    4.0
+    """
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def spell(seconds: float) -> str:
+    """Round a duration to what a reader can use.
+
+    Examples
+    --------
+    >>> spell(7), spell(95), spell(5400), spell(200000)
+    ('10 s', '2 min', '1.5 h', '2.3 days')
+    """
+    if seconds < 55:
+        return f"{max(10, round(seconds, -1)):.0f} s"
+    if seconds < 3570:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 86400 else f"{seconds / 86400:.1f} days"
+
+
+def _runs_left(suite: Suite) -> bool:
+    return not all(paths.metrics(run.name).exists() for run in suite.runs)
+
+
+def _lines(path: Path) -> list[tuple[int, float]]:
+    """Iteration and timestamp of each whole line; a line cut short by a kill ends the list."""
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    lines = []
+    for text in texts:
+        try:
+            record = json.loads(text)
+            lines.append((int(record["iteration"]), float(record["timestamp"])))
+        except (ValueError, KeyError, TypeError):
+            break
+    return lines

@@ -1,0 +1,250 @@
+"""The graph, the build lock, and dvc.yaml held to both; the Snakefile's plan without running a job."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gald import graph, locking, mutex, paths
+from gald.errors import ParamsError, RunBusy
+from gald.params import load_suite, suite_names
+
+ROOT = Path(__file__).parents[2]
+SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
+
+
+@pytest.fixture
+def in_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    graph.suite.cache_clear()
+    graph.run.cache_clear()
+
+
+@pytest.fixture
+def plan_folder(tmp_path, monkeypatch):
+    """A copy of what a plan needs, so that a plan reads no results and leaves none."""
+    for name in ("params", "workflow", "profiles"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "Snakefile", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def snakemake(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([SNAKEMAKE, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_every_stage_of_smoke_asks_for_every_file_of_every_run(in_root):
+    suite = graph.suite("smoke")
+    assert graph.stage_files(suite, "download") == [
+        "data/raw/mini/cityscapes/raw.json",
+        "data/raw/mini/camvid/raw.json",
+    ]
+    assert graph.stage_files(suite, "prepare")[0] == "data/prepared/mini/cityscapes/manifest.json"
+    train = graph.stage_files(suite, "train")
+    assert len(train) == 5 * len(suite.runs) == 20
+    assert train[:5] == [
+        "runs/smoke/cityscapes/cgnl-seed0/run.json",
+        "runs/smoke/cityscapes/cgnl-seed0/weights.safetensors",
+        "runs/smoke/cityscapes/cgnl-seed0/params.yaml",
+        "runs/smoke/cityscapes/cgnl-seed0/history.jsonl",
+        "reports/smoke/history/cityscapes/cgnl-seed0.csv",
+    ]
+    assert len(graph.stage_files(suite, "evaluate")) == 2 * len(suite.runs)
+    assert set(graph.stage_files(suite, "tables")) == {
+        *(f"reports/smoke/tables/benchmarks.{suffix}" for suffix in ("csv", "md", "tex", "html")),
+        *("reports/smoke/index.html", "reports/smoke/figures", "reports/smoke/gallery", ".gald/tracking/smoke.json"),
+    }
+    everything = graph.files_up_to(suite)
+    assert len(everything) == len(set(everything)) == 2 + 2 + 20 + 8 + 8
+    assert graph.files_up_to(suite, "prepare") == everything[:4]
+
+
+def test_the_plan_makes_exactly_the_files_asked_for(plan_folder):
+    """A rule's declared outputs and the graph's list cannot drift apart."""
+    planned = snakemake("-n", "smoke", "--quiet", "host", "reason", "--workflow-profile", "none", "--detailed-summary")
+    assert planned.returncode == 0, planned.stderr
+    rows = [line.split("\t") for line in planned.stdout.splitlines() if "\t" in line]
+    made = {row[0] for row in rows[1:]}
+    assert made == set(graph.files_up_to(load_suite("smoke")))
+
+
+def test_download_params_name_generator_and_seed(in_root):
+    from gald.datasets._synthetic import GENERATOR_VERSION
+
+    assert graph.download_params("mini") == f'{{"edition":"mini","generator":{GENERATOR_VERSION},"seed":0}}'
+    assert graph.download_params("full") == '{"edition":"full"}'
+
+
+def test_a_published_number_is_part_of_its_table_only(in_root):
+    suite = graph.suite("smoke")
+    before = graph.table_params(suite, "benchmarks"), graph.report_params(suite)
+    assert '"published"' in before[0]
+    assert '"published"' not in before[1]
+
+
+def test_gpus_follow_the_visible_devices(monkeypatch):
+    for visible, count in (("0,1", 2), ("", 0), ("-1", 0), ("GPU-5a", 1)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert graph.gpus() == count
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("PATH", "")
+    assert graph.gpus() == 0
+
+
+def test_a_broken_nvidia_smi_means_no_gpu(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nexit 9\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert graph.gpus() == 0
+    program.write_text("#!/bin/sh\necho GPU-1\necho GPU-2\n")
+    assert graph.gpus() == 2
+
+
+def test_an_unknown_run_is_refused_with_the_nearest_name(in_root):
+    with pytest.raises(ParamsError, match="did you mean 'smoke/cityscapes/cgnl-seed0'"):
+        graph.run("smoke/cityscapes/cgml-seed0")
+
+
+def test_leftover_locks_go_when_nobody_builds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    leftover = Path(".snakemake/locks/0.output.lock")
+    leftover.parent.mkdir(parents=True)
+    leftover.touch()
+    assert mutex.clear_leftovers() is None
+    assert not leftover.parent.exists()
+
+
+def test_a_living_builds_lock_stays_and_the_answer_names_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "import time; from gald import mutex; mutex.claim_build(); print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as builder:
+        try:
+            assert builder.stdout.readline() == "held\n"
+            leftover = Path(".snakemake/locks/0.output.lock")
+            leftover.parent.mkdir(parents=True)
+            leftover.touch()
+            answer = mutex.clear_leftovers()
+            assert f"process {builder.pid} " in answer
+            assert "snakemake -n" in answer
+            assert leftover.exists()
+            monkeypatch.setattr(mutex, "_LOOK_S", 0.0)
+            with pytest.raises(RunBusy, match=f"process {builder.pid} "):
+                mutex.claim_build()
+        finally:
+            builder.kill()
+    assert mutex.clear_leftovers() is None  # the kernel dropped the lock with its holder
+    assert not leftover.exists()
+    with locking.held("snakemake", wait_s=0):
+        pass
+
+
+def test_a_refused_suite_is_one_plain_message_and_refused_only_when_asked_for(plan_folder):
+    path = paths.suite_params("smoke")
+    path.write_text(path.read_text().replace("batch_size: 4", "batch_syze: 4"))
+    refused = snakemake("-n", "smoke")
+    assert refused.returncode == 1
+    assert "batch_syze" in refused.stderr
+    assert "batch_size" in refused.stderr  # the nearest valid name
+    assert "Traceback" not in refused.stderr
+    assert "Exception" not in refused.stderr
+    assert snakemake("-n", "mini").returncode == 0
+
+
+def test_a_file_of_an_unknown_run_is_refused_plainly(plan_folder):
+    refused = snakemake("-n", "runs/smoke/camvid/cgnll-seed0/run.json")
+    assert refused.returncode == 1
+    assert "did you mean 'smoke/camvid/cgnl-seed0'" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_every_suite_and_stage_is_a_target(in_root):
+    listed = set(snakemake("--list-rules").stdout.split())
+    assert set(suite_names()) | {f"{stage}_all" for stage in graph.STAGES} | {"all"} <= listed
+
+
+def test_planning_the_mini_suite_takes_less_than_four_seconds(plan_folder):
+    times = []
+    for _ in range(2):  # the first one warms the file cache
+        begin = time.perf_counter()
+        assert snakemake("-n", "mini").returncode == 0
+        times.append(time.perf_counter() - begin)
+    assert min(times) < 4.0 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def dvc_stages() -> tuple[dict, dict]:
+    """dvc.yaml's variables and its stages, variables filled in."""
+    text = (ROOT / "dvc.yaml").read_text()
+    variables = yaml.safe_load(text)["vars"][0]
+    filled = re.sub(r"\$\{(\w+)\}", lambda match: variables[match[1]], text)
+    return variables, yaml.safe_load(filled)
+
+
+def outputs(stage: dict) -> list[str]:
+    return [next(iter(out)) for out in [*stage.get("outs", []), *stage.get("metrics", [])]]
+
+
+def test_dvc_has_the_stages_of_the_graph_in_its_order():
+    variables, content = dvc_stages()
+    assert tuple(content["stages"]) == graph.STAGES
+    for name, stage in content["stages"].items():
+        assert stage["cmd"] == f"snakemake {name}_all --config suite={variables['suite']}"
+
+
+def test_dvc_variables_are_those_of_the_suite(in_root):
+    variables, _ = dvc_stages()
+    suite = load_suite(variables["suite"])
+    assert variables == {"suite": suite.name, "scale": suite.scale, "edition": suite.edition}
+
+
+def test_every_file_of_a_stage_lies_in_an_output_of_that_dvc_stage(in_root):
+    variables, content = dvc_stages()
+    suite = load_suite(variables["suite"])
+    untracked = {str(paths.tracking_stamp(suite.name))}  # about the store of one machine, so no result to share
+    for name in graph.STAGES:
+        folders = outputs(content["stages"][name])
+        for file in set(graph.stage_files(suite, name)) - untracked:
+            assert any(Path(file).is_relative_to(folder) for folder in folders), f"{file}: not in {name}'s outs"
+        for folder in set(folders) - {".snakemake/metadata"}:
+            asked = graph.stage_files(suite, name)
+            assert any(Path(file).is_relative_to(folder) for file in asked), f"{folder}: nothing of {name} lies there"
+
+
+def test_every_dvc_output_persists_and_git_keeps_the_reports(in_root):
+    _, content = dvc_stages()
+    for name, stage in content["stages"].items():
+        for out in [*stage.get("outs", []), *stage.get("metrics", [])]:
+            ((path, options),) = out.items()
+            assert options["persist"], f"{name}: {path} must persist, or one new row redoes every run"
+            assert options.get("cache", True) == (not path.startswith("reports/")), path
+
+
+def test_dvc_depends_on_the_stage_above_and_names_every_table(in_root):
+    _, content = dvc_stages()
+    stages = content["stages"]
+    made: list[str] = []
+    for name in graph.STAGES:
+        for needed in stages[name].get("deps", []):
+            assert needed in made, f"{name} depends on {needed}, which no stage above makes"
+        made += outputs(stages[name])
+    tables = {str(path.relative_to(ROOT)) for path in (ROOT / "params/tables").glob("*.yaml")}
+    for name in ("train", "evaluate", "tables"):
+        named = {next(iter(entry)) for entry in stages[name]["params"]}
+        assert tables <= named, f"dvc.yaml: stage {name} needs a line for {sorted(tables - named)}"
+
+
+def test_no_top_level_key_of_the_base_params_escapes_dvc(in_root):
+    _, content = dvc_stages()
+    keys = set()
+    for stage in content["stages"].values():
+        for entry in stage["params"]:
+            keys |= set(entry.get("params/base.yaml") or [])
+    assert set(yaml.safe_load((ROOT / "params/base.yaml").read_text())) <= keys | {"prepare"}
