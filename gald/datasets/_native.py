@@ -1,4 +1,4 @@
-"""Writes the miniatures' archives: the drawn scenes in the native format of each real benchmark, byte for byte the same.
+"""Writes the miniatures' archives: the drawn scenes in the native format of each real benchmark.
 
 Names, folders, id encodings and file types are the real ones, so that the code which prepares the real archives
 prepares these. A few of the real oddities are drawn too. Bytes depend on the seed, the generator's version, and the

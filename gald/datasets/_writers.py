@@ -74,48 +74,37 @@ def ade20k(folder: Path, seed: int) -> None:
 
 def _upright(scene: Scene) -> Scene:
     """Cut the strip on the lamp's side, where there is no ground, so that nothing in it stays undecided."""
-    grounds = np.isin(scene.labels, (Part.GROUND_A, Part.GROUND_B)).any(axis=0)
-    left = 0 if not grounds[:GROUND_MARGIN].any() else WIDTH - GROUND_MARGIN
+    grounds = np.isin(scene.labels, (Part.GROUND_A, Part.GROUND_B))
+    left = 0 if not grounds[:, :GROUND_MARGIN].any() else WIDTH - GROUND_MARGIN
     part = (slice(None), slice(left, left + GROUND_MARGIN))
     return Scene(np.ascontiguousarray(scene.image[part]), np.ascontiguousarray(scene.labels[part]))
 
 
 def pascal_context(folder: Path, seed: int) -> None:
     """A tar of JPEGs, and one JSON of run-length segments that overlap: the wall lies under all objects."""
-    names = {raw: info.name for info in load_spec("pascal_context").classes for raw in info.raw_ids}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    photographs: list[tuple[str, bytes]] = []
+    files: list[tuple[str, bytes]] = []
     stems: dict[str, list[str]] = {"train": [], "val": []}
-    number = 0
     for split, listed in stems.items():
         for _, scene in scenes("pascal_context", split, seed):
-            number += 1
-            stem = f"2008_{number:06d}"
+            stem = f"2008_{len(images) + 1:06d}"
             listed.append(stem)
-            photographs.append((f"VOCdevkit/VOC2010/JPEGImages/{stem}.jpg", jpeg(scene.image)))
+            files.append((f"VOCdevkit/VOC2010/JPEGImages/{stem}.jpg", jpeg(scene.image)))
             images.append(_image_entry(stem, split))
             annotations += _segment_entries(int(stem.replace("_", "")), scene.labels, len(annotations))
-    images.append(_image_entry(f"2008_{number + 1:06d}", "test"))
-    lists = {**stems, "trainval": stems["train"] + stems["val"]}
-    for name, listed in lists.items():
-        content = "".join(f"{stem}\n" for stem in listed).encode()
-        photographs.append((f"VOCdevkit/VOC2010/ImageSets/Main/{name}.txt", content))
-    write_tar(folder / "VOCtrainval_03-May-2010.tar", iter(photographs))
-    content = {
-        "info": {},
-        "images": images,
-        "categories": [
-            {"category_id": raw, "name": name, "supercategory": "background", "onlysemantic": 1, "parts": []}
-            for raw, name in names.items()
-        ],
-        "annos_segmentation": annotations,
-        "annos_occlusion": [],
-        "annos_boundary": [],
-        "annos_joints": [],
-        "parts": [],
-    }
-    (folder / "trainval_merged.json").write_text(json.dumps(content))
+    images.append(_image_entry(f"2008_{len(images) + 1:06d}", "test"))  # listed, but neither annotated nor present
+    for name, listed in {**stems, "trainval": stems["train"] + stems["val"]}.items():
+        files.append((f"VOCdevkit/VOC2010/ImageSets/Main/{name}.txt", "".join(f"{s}\n" for s in listed).encode()))
+    write_tar(folder / "VOCtrainval_03-May-2010.tar", iter(files))
+    categories = [
+        {"category_id": raw, "name": info.name, "supercategory": "background", "onlysemantic": 1, "parts": []}
+        for info in load_spec("pascal_context").classes
+        for raw in info.raw_ids
+    ]
+    empty: dict[str, list[Any]] = {"annos_occlusion": [], "annos_boundary": [], "annos_joints": [], "parts": []}
+    whole = {"info": {}, "images": images, "categories": categories, "annos_segmentation": annotations, **empty}
+    (folder / "trainval_merged.json").write_text(json.dumps(whole))
 
 
 def _image_entry(stem: str, phase: str) -> dict[str, Any]:
@@ -133,7 +122,7 @@ def _segment_entries(image_id: int, labels: npt.NDArray[np.uint8], begun: int) -
     """One entry per part in the order of painting; what is painted later covers what is under it."""
     raw_ids = MINIATURES["pascal_context"].raw_ids
     under_all = np.isin(labels, (Part.WALL, Part.POLE, Part.DISC, Part.BOX))
-    entries = []
+    entries: list[dict[str, Any]] = []
     for part in Part:
         mask = under_all if part is Part.WALL else labels == part
         if not mask.any():
@@ -163,10 +152,12 @@ def camvid(folder: Path, seed: int) -> None:
     def files() -> Files:
         top = name.removesuffix(".zip")
         yield f"{top}/README.md", b"A miniature in the format of the SegNet tutorial's CamVid, drawn from a seed.\n"
+        frame = 6690
         for split in miniature.splits:
             lines = []
-            for index, scene in scenes("camvid", split, seed):
-                stem = f"0001TP_{30 * index + 6690:06d}"
+            for _, scene in scenes("camvid", split, seed):
+                stem = f"0001TP_{frame:06d}"
+                frame += 30
                 yield f"{top}/CamVid/{split}/{stem}.png", png(scene.image)
                 yield f"{top}/CamVid/{split}annot/{stem}.png", png(_uint8(miniature.encode(scene.labels)))
                 lines.append(f"/SegNet/CamVid/{split}/{stem}.png /SegNet/CamVid/{split}annot/{stem}.png\n")

@@ -6,6 +6,8 @@ archive declares and than a benchmark can be. Every failure is one `ArchiveError
 
 from __future__ import annotations
 
+import errno
+import gzip
 import hashlib
 import re
 import shutil
@@ -108,7 +110,15 @@ def unpack(path: Path, archive: Archive, target: Path, remedy: str) -> int:
             _check_room(chosen, path, target)
             for name, member in chosen.items():
                 _write(member, target / name, path)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        EOFError,
+        zlib.error,
+        gzip.BadGzipFile,
+        NotImplementedError,
+        ValueError,
+    ) as error:
         raise ArchiveError(f"{path}: a damaged archive ({error}); {remedy}") from error
     except ArchiveError as error:
         raise ArchiveError(f"{error}; {remedy}") from error
@@ -184,7 +194,9 @@ def _check_room(chosen: dict[str, _Member], path: Path, target: Path) -> None:
         raise ArchiveError(f"{path}: would unpack to {declared} bytes, more than the {most} that are plausible")
     free = shutil.disk_usage(target).free
     if declared > free:
-        raise ArchiveError(f"{path}: needs {declared} bytes in {target.parent}, {free} are free; make room")
+        raise OSError(
+            errno.ENOSPC, f"unpacking {path.name} needs {declared} bytes, {free} are free", str(target.parent)
+        )
 
 
 def _write(member: _Member, target: Path, path: Path) -> None:

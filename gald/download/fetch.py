@@ -22,6 +22,7 @@ TRIES = 3
 PAUSE = 2.0
 """Seconds before the second try; doubled before each further one."""
 _TIMEOUT = 30.0
+_DELETE = "delete it and run the command again"
 
 _log = logging.getLogger("gald")
 
@@ -56,13 +57,32 @@ def fetch(archive: Archive, folder: Path) -> Fetched | None:
     """
     local = folder / archive.name
     if local.is_file():
-        remedy = "delete it and run the command again"
-        verify(local, archive, remedy)
+        verify(local, archive, _DELETE)
         note = _note(local)
-        return Fetched(local, note.read_text().strip() if note.is_file() else "by hand", remedy)
-    mirror = os.environ.get(MIRROR, "")
+        return Fetched(local, note.read_text().strip() if note.is_file() else "by hand", _DELETE)
     failures: list[str] = []
-    if mirror and not mirror.startswith(("http://", "https://")):
+    found = _from_mirror(archive, folder, failures)
+    if found is not None:
+        return found
+    for url in archive.urls:
+        if _download(url, url, archive, folder, failures):
+            return Fetched(local, url, _DELETE)
+    if failures:
+        raise ArchiveError(
+            f"{archive.name} cannot be downloaded: {'; '.join(failures)}. Check the network and run the command again, "
+            f"lay the file into {folder}, or set {MIRROR} to a folder that holds it"
+        )
+    return None
+
+
+def _from_mirror(archive: Archive, folder: Path, failures: list[str]) -> Fetched | None:
+    """Look in the mirror, if there is one; a mirror that is a folder is read in place."""
+    mirror = os.environ.get(MIRROR, "")
+    if mirror.startswith(("http://", "https://")):
+        if _download(f"{mirror.rstrip('/')}/{archive.name}", "mirror", archive, folder, failures):
+            return Fetched(folder / archive.name, "mirror", _DELETE)
+        _log.warning("%s cannot be had from the mirror: %s", archive.name, failures[-1])
+    elif mirror:
         root = Path(mirror)
         if not root.is_dir():
             raise ArchiveError(f"{MIRROR} names {root}, which is no folder; create it, or unset {MIRROR}")
@@ -71,18 +91,6 @@ def fetch(archive: Archive, folder: Path) -> Fetched | None:
             verify(root / archive.name, archive, remedy)
             return Fetched(root / archive.name, "mirror", remedy)
         _log.info("%s is not in the mirror", archive.name)
-    elif mirror:
-        if _download(f"{mirror.rstrip('/')}/{archive.name}", "mirror", archive, folder, failures):
-            return Fetched(local, "mirror", "delete it and run the command again")
-        _log.warning("%s cannot be had from the mirror: %s", archive.name, failures[-1])
-    for url in archive.urls:
-        if _download(url, url, archive, folder, failures):
-            return Fetched(local, url, "delete it and run the command again")
-    if archive.urls or failures:
-        raise ArchiveError(
-            f"{archive.name} cannot be downloaded: {'; '.join(failures)}. Check the network and run the command again, "
-            f"lay the file into {folder}, or set {MIRROR} to a folder that holds it"
-        )
     return None
 
 
