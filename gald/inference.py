@@ -1,0 +1,52 @@
+"""From an image to predicted train ids, one whole image at a time.
+
+One at a time, so that a prediction never depends on what else is in its batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gald.models.layers import resize
+from gald.models.segmentor import Segmentor
+
+
+def as_input(images: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
+    """Turn images as they are stored into what a network takes: float32 (N, 3, H, W) in [0, 1].
+
+    Training and prediction share this function. The memory stays in channels-last order, as the image has it: depthwise
+    convolutions on a CPU are several times as fast in it, the others no slower.
+    """
+    return images.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+
+
+def channels_last(model: Segmentor) -> Segmentor:
+    """Lay the model's convolutions out for the images of `as_input`; values stay."""
+    return model.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]  # torch: 4-d only
+
+
+@torch.inference_mode()
+def predict(model: Segmentor, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Predict the train id of every pixel.
+
+    Parameters
+    ----------
+    model : Segmentor
+        Network in evaluation mode.
+    image : uint8 array (H, W, 3)
+        RGB image at the network's input size.
+    size : (int, int)
+        Height and width of the prediction; the logits, not the classes, are resized to it.
+
+    Returns
+    -------
+    uint8 array of `size`
+        Class of the largest logit; the first one where several are equal.
+    """
+    images = torch.from_numpy(np.array(image))[None].to(model.mean.device)
+    logits = resize(model(as_input(images)).logits, size, align_corners=model.align_corners)
+    return np.asarray(logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy())

@@ -1,0 +1,53 @@
+"""One process at a time for a run: a lock that the operating system drops when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gald import paths
+from gald.errors import RunBusy
+
+_LOOK_S = 0.1
+
+
+@contextmanager
+def held(name: str, *, wait_s: float) -> Iterator[None]:
+    """Hold the lock `name` for the length of the block.
+
+    Parameters
+    ----------
+    name : str
+        What is locked, for example a run's name.
+    wait_s : float
+        Seconds to wait for another holder to end.
+
+    Raises
+    ------
+    RunBusy
+        Another process still holds it; the message says which.
+    """
+    path = paths.lock(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_s
+    with path.open("a+", encoding="utf-8") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    file.seek(0)
+                    raise RunBusy(
+                        f"{name} is busy: {file.read().strip() or 'another process'} holds {path}; wait for it to end "
+                        "or stop it, then repeat the command"
+                    ) from None
+                time.sleep(_LOOK_S)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield

@@ -1,0 +1,127 @@
+"""State to resume a training from: whole files, checked by digest, the previous one kept.
+
+A checkpoint is one line of JSON (what it belongs to, the sha256 of the rest) and then tensors in safetensors form, so
+that reading one never runs anybody's code. Neither the data order nor random states are in it, since both are functions
+of seed and iteration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from gald import files
+
+_LOG = logging.getLogger("gald.train")
+_KEPT = 2  # the newest, and the one before it in case the newest is damaged
+_SUFFIX = ".checkpoint"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State after some iterations.
+
+    Attributes
+    ----------
+    iteration : int
+        Iterations made so far, which is the number of the next one.
+    identity : dict
+        What the state is of: digests of params and manifest. Other identities are never resumed.
+    origins : list of dict
+        What made it, code and environment, oldest first. A change there is resumed with a warning and recorded.
+    interval : list of float
+        Sums of the logged interval that was under way.
+    model, momenta : dict of Tensor
+        Parameters and buffers of the network, and the optimiser's momenta, by name.
+    """
+
+    iteration: int
+    identity: dict[str, str]
+    origins: list[dict[str, Any]]
+    interval: list[float]
+    model: dict[str, Tensor]
+    momenta: dict[str, Tensor]
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically, then remove all but the two newest."""
+    tensors = {f"model/{name}": value.detach().cpu().contiguous() for name, value in checkpoint.model.items()}
+    tensors |= {f"momenta/{name}": value.cpu().contiguous() for name, value in checkpoint.momenta.items()}
+    payload = safetensors.torch.save(tensors)
+    header = {
+        "iteration": checkpoint.iteration,
+        "identity": checkpoint.identity,
+        "origins": checkpoint.origins,
+        "interval": checkpoint.interval,
+    }
+    line = json.dumps({"sha256": _digest(header, payload), **header})
+    files.write_bytes(folder / f"{checkpoint.iteration:09d}{_SUFFIX}", line.encode() + b"\n" + payload)
+    for old in _newest_first(folder)[_KEPT:]:
+        old.unlink()
+
+
+def load(folder: Path, identity: dict[str, str]) -> Checkpoint | None:
+    """Read the newest whole checkpoint.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's checkpoint folder.
+    identity : dict
+        What is to be trained now.
+
+    Returns
+    -------
+    Checkpoint or None
+        None where there is none, or only of other params or data. Each one passed over is named in the log.
+    """
+    for rest in folder.glob(".*.part"):
+        rest.unlink()  # of a kill while writing
+    for path in _newest_first(folder):
+        try:
+            checkpoint = _read(path)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            _LOG.warning("%s is damaged (%s); trying an older checkpoint", path, error)
+            continue
+        changed = [key for key, value in identity.items() if checkpoint.identity.get(key) != value]
+        if changed:
+            _LOG.warning("%s was made with other %s; starting afresh", path, " and ".join(changed))
+            return None
+        return checkpoint
+    return None
+
+
+def clear(folder: Path) -> None:
+    """Remove all state of a training that has ended or is to start afresh."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"*{_SUFFIX}"), reverse=True)
+
+
+def _read(path: Path) -> Checkpoint:
+    line, _, payload = path.read_bytes().partition(b"\n")
+    header = json.loads(line)
+    if header.pop("sha256") != _digest(header, payload):
+        raise ValueError("its digest does not match")
+    tensors = safetensors.torch.load(payload)
+    return Checkpoint(**header, model=dict(_below("model/", tensors)), momenta=dict(_below("momenta/", tensors)))
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    return ((name.removeprefix(prefix), value) for name, value in tensors.items() if name.startswith(prefix))
+
+
+def _digest(header: dict[str, Any], payload: bytes) -> str:
+    return hashlib.sha256(files.canonical_json(header).encode() + b"\n" + payload).hexdigest()

@@ -1,0 +1,62 @@
+"""Reasons to stop a training early: a signal, or the death of the process that started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SIGUSR1: how clusters announce a preemption
+
+
+class Watch:
+    """Collects reasons to stop; the loop asks once an iteration."""
+
+    def __init__(self) -> None:
+        self._signal: str | None = None
+        self._parent = _parent_to_watch()
+
+    def reason(self) -> str | None:
+        """Why to stop now, or None."""
+        if self._signal is not None:
+            return self._signal
+        if self._parent is not None and os.getppid() != self._parent:
+            return f"the process that started it ({self._parent}) is gone"
+        return None
+
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        """Remember a signal; a second interrupt from the keyboard ends the process at once."""
+        if self._signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signal = f"it was sent {signal.Signals(number).name}"
+
+
+@contextmanager
+def watched() -> Iterator[Watch]:
+    """Turn signals into reasons to stop for the length of the block."""
+    watch = Watch()
+    if threading.current_thread() is not threading.main_thread():
+        yield watch  # Python delivers signals to the main thread only
+        return
+    before = {number: signal.signal(number, watch.note) for number in _SIGNALS}
+    try:
+        yield watch
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _parent_to_watch() -> int | None:
+    """Process whose death means that nobody waits for this training; None for one sent to the background by `nohup`."""
+    parent = os.getppid()
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        return parent
+    try:
+        command = Path(f"/proc/{parent}/cmdline").read_bytes()
+    except OSError:
+        return None
+    return parent if b"snakemake" in command else None

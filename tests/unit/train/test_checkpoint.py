@@ -1,0 +1,75 @@
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from gald.train import checkpoint
+from gald.train.checkpoint import Checkpoint
+
+IDENTITY = {"params": "p", "data": "d"}
+
+
+def state(iteration: int, **identity: str) -> Checkpoint:
+    return Checkpoint(
+        iteration=iteration,
+        identity=IDENTITY | identity,
+        origins=[{"code": "c"}],
+        interval=[2, 0.1 + 0.2, 1 / 3, 0.0],
+        model={"weight": torch.arange(6.0).view(2, 3) + iteration, "counter": torch.tensor(iteration)},
+        momenta={"weight": torch.full((2, 3), 0.1)},
+    )
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(3))
+    found = checkpoint.load(tmp_path, IDENTITY)
+    assert found is not None
+    assert (found.iteration, found.interval, found.origins) == (3, [2, 0.1 + 0.2, 1 / 3, 0.0], [{"code": "c"}])
+    assert torch.equal(found.model["weight"], state(3).model["weight"])
+    assert found.model["counter"].item() == 3
+    assert torch.equal(found.momenta["weight"], state(3).momenta["weight"])
+
+
+def test_the_two_newest_stay(tmp_path: Path) -> None:
+    for iteration in (10, 20, 30):
+        checkpoint.save(tmp_path, state(iteration))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000020.checkpoint", "000000030.checkpoint"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "header", "empty"])
+def test_a_damaged_one_is_named_and_the_one_before_taken(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint.save(tmp_path, state(10))
+    checkpoint.save(tmp_path, state(20))
+    newest = tmp_path / "000000020.checkpoint"
+    content = bytearray(newest.read_bytes())
+    if damage == "cut":
+        content = content[:-7]
+    elif damage == "bit":
+        content[-1] ^= 1
+    elif damage == "header":
+        content = content.replace(b'"iteration": 20', b'"iteration": 21')
+    else:
+        content = bytearray()
+    newest.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        found = checkpoint.load(tmp_path, IDENTITY)
+    assert found is not None
+    assert found.iteration == 10
+    assert "000000020.checkpoint is damaged" in caplog.text
+
+
+def test_other_params_are_never_resumed_and_never_silently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint.save(tmp_path, state(10, params="other"))
+    with caplog.at_level(logging.WARNING):
+        assert checkpoint.load(tmp_path, IDENTITY) is None
+    assert "made with other params; starting afresh" in caplog.text
+
+
+def test_rests_of_a_kill_while_writing_are_swept(tmp_path: Path) -> None:
+    (tmp_path / ".000000020.checkpoint.xyz.part").write_bytes(b"half")
+    assert checkpoint.load(tmp_path, IDENTITY) is None
+    assert list(tmp_path.iterdir()) == []
+    assert checkpoint.load(tmp_path / "none", IDENTITY) is None

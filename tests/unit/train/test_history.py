@@ -1,0 +1,48 @@
+import logging
+from pathlib import Path
+
+import pytest
+
+from gald.train import history
+
+
+def lines(count: int) -> list[dict[str, float]]:
+    return [{"iteration": 10 * (i + 1), "loss": 1 / (i + 1), "learning_rate": 0.01} for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 199, 200, 201, 1234])
+def test_the_csv_has_at_most_200_rows_and_the_last(count: int) -> None:
+    rows = history.as_csv(lines(count)).splitlines()
+    assert rows[0] == "iteration,loss,learning_rate"
+    assert min(count, 100) <= len(rows) - 1 <= 200
+    if count:
+        assert rows[-1] == f"{10 * count},{1 / count:.6g},0.01"
+
+
+def test_resuming_forgets_what_came_after(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    for line in lines(5):
+        history.append(path, line)
+    with path.open("a") as file:
+        file.write('{"iteration": 60, "lo')  # killed in the middle of a line
+    assert history.read(path) == lines(5)
+    history.truncate(path, 35)
+    assert history.read(path) == lines(3)
+
+
+def test_plain_progress_says_where_it_is_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("gald.train.history.time.monotonic", lambda: clock[0])
+    progress = history.Progress("mini/x/y-seed0", start=100, stop=200)
+    with caplog.at_level(logging.INFO):
+        for iteration in range(101, 201):
+            clock[0] += 0.5
+            progress.show(iteration, 1.25)
+    assert caplog.messages == [
+        "mini/x/y-seed0: 130/200, loss 1.2500, 0.5 s/it, 35 s left",
+        "mini/x/y-seed0: 160/200, loss 1.2500, 0.5 s/it, 20 s left",
+        "mini/x/y-seed0: 190/200, loss 1.2500, 0.5 s/it, 5 s left",
+        "mini/x/y-seed0: 200/200, loss 1.2500, 0.5 s/it, took 50 s",
+    ]
