@@ -52,6 +52,7 @@ class Segmentor(nn.Module):
 
     mean: Tensor
     std: Tensor
+    class_names: tuple[str, ...] = ()  # known once weights are loaded from a file
 
     def __init__(self, backbone: nn.Module, head: MainHead, aux_head: AuxHead | None, *, align_corners: bool) -> None:
         super().__init__()

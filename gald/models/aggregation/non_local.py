@@ -5,10 +5,16 @@ References
 Wang, Girshick, Gupta, He: Non-local Neural Networks, CVPR 2018, equations 1, 4 and 6.
 """
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional
 
 from gald.models.layers import Feature
+
+
+def _positions(feature: Feature) -> Float[Tensor, "n 1 l c"]:
+    """Lay out as one head of positions; contiguous, because the fused attention is several times slower otherwise."""
+    return feature.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
 
 
 class NonLocal(nn.Module):
@@ -19,28 +25,33 @@ class NonLocal(nn.Module):
     identity (section 4.1 of the paper).
     """
 
-    def __init__(self, channels: int, inner: int, scaled: bool, zero_start: bool) -> None:
+    def __init__(self, channels: int, inner: int, scaled: bool, subsample: bool, zero_start: bool) -> None:
         super().__init__()
         self.scale = inner**-0.5 if scaled else 1.0
         self.query = nn.Conv2d(channels, inner, 1)
         self.key = nn.Conv2d(channels, inner, 1)
         self.value = nn.Conv2d(channels, inner, 1)
-        self.out = nn.Sequential(nn.Conv2d(inner, channels, 1), nn.BatchNorm2d(channels))
+        self.pool = nn.MaxPool2d(2, ceil_mode=True) if subsample else nn.Identity()
+        norm = nn.BatchNorm2d(channels)
         if zero_start:
-            nn.init.zeros_(self.out[1].weight)
+            nn.init.zeros_(norm.weight)
+        self.out = nn.Sequential(nn.Conv2d(inner, channels, 1), norm)
 
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
-        query, key, value = (  # (N, 1 head, L, inner) each
-            project(feature).flatten(2).transpose(1, 2).unsqueeze(1) for project in (self.query, self.key, self.value)
-        )
+        query = _positions(self.query(feature))
+        key, value = (_positions(self.pool(project(feature))) for project in (self.key, self.value))
         attended = functional.scaled_dot_product_attention(query, key, value, scale=self.scale)
-        attended = attended.squeeze(1).transpose(1, 2).unflatten(2, feature.shape[-2:])  # (N, inner, H, W)
+        attended = (
+            attended.squeeze(1).transpose(1, 2).reshape(query.shape[0], -1, *feature.shape[-2:])
+        )  # (N, inner, H, W)
         summed: Feature = feature + self.out(attended)
         return summed
 
 
-def build(channels: int, *, reduction: int = 2, scaled: bool = False, zero_start: bool = True) -> NonLocal:
+def build(
+    channels: int, *, reduction: int = 2, scaled: bool = False, subsample: bool = False, zero_start: bool = True
+) -> NonLocal:
     """Non-local block, (N, C, H, W) to the same shape.
 
     Parameters
@@ -51,7 +62,10 @@ def build(channels: int, *, reduction: int = 2, scaled: bool = False, zero_start
         Queries, keys and values have channels // reduction channels; the paper halves.
     scaled : bool
         Divide the similarities by the root of their width; the paper does not.
+    subsample : bool
+        Take the keys and values at half the resolution by 2x2 max pooling, a quarter of the cost; the paper's trick of
+        section 3.3, which still lets every position see all of the map.
     zero_start : bool
         Let the block start as the identity, as the paper does.
     """
-    return NonLocal(channels, max(1, channels // reduction), scaled, zero_start)
+    return NonLocal(channels, max(1, channels // reduction), scaled, subsample, zero_start)

@@ -77,7 +77,7 @@ class _Similarities(torch.autograd.Function):
         return similarities(query, key, window)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         query, key = ctx.saved_tensors
         return gather(grad, key, ctx.window), scatter(grad, query, ctx.window), None
@@ -93,7 +93,7 @@ class _Gather(torch.autograd.Function):
         return gather(weights, value, window)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         weights, value = ctx.saved_tensors
         return similarities(grad, value, ctx.window), scatter(weights, grad, ctx.window), None
@@ -101,13 +101,13 @@ class _Gather(torch.autograd.Function):
 
 def window_similarities(query: Heads, key: Heads, window: Window) -> Weights:
     """Differentiable `similarities`."""
-    result: Weights = _Similarities.apply(query, key, window)
+    result: Weights = _Similarities.apply(query, key, window)  # type: ignore[no-untyped-call]
     return result
 
 
 def window_gather(weights: Weights, value: Heads, window: Window) -> Heads:
     """Differentiable `gather`."""
-    result: Heads = _Gather.apply(weights, value, window)
+    result: Heads = _Gather.apply(weights, value, window)  # type: ignore[no-untyped-call]
     return result
 
 
