@@ -17,7 +17,7 @@ include: "workflow/rules/tables.smk"
 
 
 onstart:
-    claim_build()
+    begin()
 
 
 rule all:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -113,6 +113,42 @@ def gpus() -> int:
     except (OSError, subprocess.SubprocessError):
         return 0
     return len(found.stdout.split())
+
+
+def withdraw_stale(jobs: Iterable[tuple[Collection[str], Collection[str]]]) -> list[str]:
+    """Remove metrics that are about to be made again, and the tables and pages that show them.
+
+    Snakemake removes a job's outputs when the job starts; should a training fail for good, the table that shows its old
+    number would never start, and stay. A table that merely waits for a new row is left alone.
+
+    Parameters
+    ----------
+    jobs : iterable of (inputs, outputs)
+        Files of every job that is about to run.
+
+    Returns
+    -------
+    list of str
+        What was removed; metrics come last, so that a kill on the way leaves enough to find the rest again.
+    """
+    planned = list(jobs)
+    scores = {path for _, outputs in planned for path in outputs if _is_metrics(path) and Path(path).exists()}
+    shown = [path for inputs, outputs in planned if scores & set(inputs) for path in outputs if _is_report(path)]
+    removed = [path for path in [*shown, *sorted(scores)] if Path(path).exists()]
+    for path in removed:
+        if Path(path).is_dir():
+            shutil.rmtree(path)
+        else:
+            Path(path).unlink()
+    return removed
+
+
+def _is_report(path: str) -> bool:
+    return Path(path).is_relative_to(paths.reports("."))
+
+
+def _is_metrics(path: str) -> bool:
+    return _is_report(path) and "metrics" in Path(path).parts and path.endswith(".json")
 
 
 def _loaded_first(scale: str) -> Iterator[Suite]:

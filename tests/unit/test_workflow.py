@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gald import graph, locking, mutex, paths
+from gald import files, graph, locking, mutex, paths
 from gald.errors import ParamsError, RunBusy
 from gald.params import load_suite, suite_names
 
@@ -182,6 +182,28 @@ def test_planning_the_mini_suite_takes_less_than_four_seconds(plan_folder):
         assert snakemake("-n", "mini").returncode == 0
         times.append(time.perf_counter() - begin)
     assert min(times) < 4.0 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def test_scores_to_be_made_again_leave_with_every_table_that_shows_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    old, other, new = (str(paths.metrics(f"smoke/camvid/{row}-seed0")) for row in ("old", "other", "new"))
+    shows_old, shows_new = (str(paths.table("smoke", name, "csv")) for name in ("one", "two"))
+    figures, history = str(paths.figures("smoke")), str(paths.history_csv("smoke/camvid/old-seed0"))
+    for path in (old, other, shows_old, shows_new, f"{figures}/loss.svg", history):
+        files.write_text(Path(path), "{}")
+    jobs = [
+        (["runs/smoke/camvid/old-seed0/run.json"], [old, "predictions/smoke/camvid/old-seed0/predictions.json"]),
+        (["runs/smoke/camvid/new-seed0/run.json"], [new]),
+        ([old, other], [shows_old]),
+        ([other, new], [shows_new]),  # waits for a new row, and shows nothing that has become wrong
+        ([old, other, new], [figures]),
+        (["data/prepared/mini/camvid/manifest.json"], [history]),
+    ]
+    assert graph.withdraw_stale(jobs) == [shows_old, figures, old]
+    assert [Path(path).exists() for path in (old, other, shows_old, shows_new, figures, history)] == [
+        *(False, True, False, True, False, True),
+    ]
+    assert graph.withdraw_stale(jobs) == []
 
 
 def dvc_stages() -> tuple[dict, dict]:

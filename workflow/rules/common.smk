@@ -75,8 +75,10 @@ def gpus_of(wildcards):
 
 
 @plainly
-def claim_build():
+def begin():
     mutex.claim_build()
+    if not workflow.touch:
+        graph.withdraw_stale((job.input, job.output) for job in workflow.dag.needrun_jobs())
 
 
 if workflow.is_main_process:
