@@ -78,7 +78,10 @@ def gpus_of(wildcards):
 def begin():
     mutex.claim_build()
     if not workflow.touch:
-        graph.withdraw_stale((job.input, job.output) for job in workflow.dag.needrun_jobs())
+        jobs = workflow.dag.needrun_jobs()
+        graph.withdraw_stale(
+            [([*map(str, job.input)], [*map(str, job.output)]) for job in jobs]
+        )
 
 
 if workflow.is_main_process:
