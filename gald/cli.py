@@ -140,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
         ("evaluate", _evaluate, "score one trained run"),
     ):
         one = verb(name, action, text)
-        one.add_argument("run", metavar="RUN", help="for example mini/cityscapes/cgnl-affinity-seed0")
+        one.add_argument("run", metavar="RUN", help="for example mini/cityscapes/psp-affinity-seed0")
         one.add_argument("--digest", help="refuse unless the run's params have this digest")
     one = verb("tables", _tables, "build a suite's tables from the metrics of its runs")
     one.add_argument("suite", metavar="SUITE")

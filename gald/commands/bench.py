@@ -106,8 +106,8 @@ def _one_first_iteration(backbone: str) -> float:
             text = text.replace("overrides:", "overrides:\n  model: {backbone: {name: timm}}")
         suite.write_text(text)
         start = time.perf_counter()
-        command = [sys.executable, "-m", "gald.cli", "train", "smoke/camvid/cgnl-seed0"]
-        return _until_line(command, root, start, lambda: (root / "runs/smoke/camvid/cgnl-seed0/history.jsonl").exists())
+        command = [sys.executable, "-m", "gald.cli", "train", "smoke/camvid/psp-seed0"]
+        return _until_line(command, root, start, lambda: (root / "runs/smoke/camvid/psp-seed0/history.jsonl").exists())
 
 
 def _until_line(command: list[str], folder: Path, start: float, reached: Callable[[], bool]) -> float:

@@ -1,10 +1,11 @@
 """Typed, frozen parameters: from YAML layers to validated runs, without importing torch.
 
-A run is four layers, later ones winning: ``base.yaml``, its recipe, its suite's overrides, its table row. The merged
-result is validated once and written out beside the run.
+A run is four layers, later ones winning: ``base.yaml``, its recipe, its suite's overrides, its table row (which a suite
+may adjust to its scale, in a note's sight). The merged result is validated once and written out beside the run.
 """
 
 from gald.params._merge import Layer, Merged, read_yaml
+from gald.params._runs import Run
 from gald.params._sections import (
     AuxHead,
     Choice,
@@ -18,7 +19,6 @@ from gald.params._sections import (
     TrainParams,
 )
 from gald.params._suites import (
-    Run,
     Suite,
     data_params,
     find_run,

@@ -5,9 +5,11 @@ Defaults live in ``params/base.yaml`` alone, so that a reader finds each value i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from gald import plugins
 from gald.errors import ParamsError
@@ -39,27 +41,42 @@ class Choice(Section):
         return {key: tuple(value) if isinstance(value, list) else value for key, value in extra.items()}
 
 
-def _checked(kind: str, choice: Choice) -> Choice:
+def _checked(kind: str) -> Callable[[Choice], Choice]:
     """Hold a choice against the signature of its plugin's ``build``; return it with every default filled in."""
-    try:
-        options = plugins.signature(kind, choice.name)
-    except ParamsError as error:
-        raise ValueError(str(error)) from error
-    for key in choice.options:
-        if key not in options:
-            raise ValueError(f"{choice.name!r} has no option {key!r}; {plugins.nearest(key, options)}")
-    filled: dict[str, Any] = {"name": choice.name}
-    for key, option in options.items():
-        if key not in choice.options and option.required:
-            raise ValueError(f"{choice.name!r} needs the option {key!r}")
-        value = choice.options.get(key, option.default)
+
+    def check(choice: Choice) -> Choice:
         try:
-            filled[key] = TypeAdapter(option.annotation).validate_python(value, strict=True)
-        except ValidationError as error:
-            raise ValueError(
-                f"option {key!r} of {choice.name!r}: {error.errors()[0]['msg']}, found {value!r}"
-            ) from None
-    return Choice(**filled)
+            options = plugins.signature(f"models/{kind}", choice.name)
+        except ParamsError as error:
+            raise _refusal("name", str(error)) from error
+        for key in choice.options:
+            if key not in options:
+                raise _refusal(key, f"{choice.name!r} has no option {key!r}; {plugins.nearest(key, options)}")
+        filled = {key: _option(choice, key, option) for key, option in options.items()}
+        return Choice.model_validate({"name": choice.name, **filled})
+
+    return check
+
+
+def _option(choice: Choice, key: str, option: plugins.Option) -> Any:
+    if key not in choice.options and option.required:
+        raise _refusal("name", f"{choice.name!r} needs the option {key!r}")
+    value = choice.options.get(key, option.default)
+    try:
+        return TypeAdapter(option.annotation).validate_python(value, strict=True)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"]
+        raise _refusal(key, f"found {value!r}; {message[0].lower()}{message[1:]}") from None
+
+
+def _refusal(key: str, message: str) -> PydanticCustomError:
+    """Error at one key of a choice, which pydantic itself would place at the choice as a whole."""
+    return PydanticCustomError("value_error", "{message}", {"message": message, "at": key})
+
+
+Backbone = Annotated[Choice, AfterValidator(_checked("backbone"))]
+Aggregation = Annotated[Choice, AfterValidator(_checked("aggregation"))]
+Distribution = Annotated[Choice, AfterValidator(_checked("distribution"))]
 
 
 class DownloadParams(Section):
@@ -85,28 +102,13 @@ class AuxHead(Section):
 class ModelParams(Section):
     """The network: backbone, neck with the aggregation-then-distribution block, heads."""
 
-    backbone: Choice
+    backbone: Backbone
     channels: PositiveInt  # width of the neck and of the block
-    aggregation: Choice
+    aggregation: Aggregation
     aggregation_stride: Literal[1, 2]  # 2: the authors' unpadded depthwise downsampling around the aggregation
-    distribution: Choice
+    distribution: Distribution
     aux_head: AuxHead | None
     align_corners: bool  # of every resize in the network
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_plugins(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        kinds = ("backbone", "aggregation", "distribution")
-        filled = dict(values)
-        for kind in kinds:
-            if isinstance(values.get(kind), dict) and isinstance(values[kind].get("name"), str):
-                try:
-                    filled[kind] = _checked(f"models/{kind}", Choice(**values[kind])).model_dump()
-                except ValueError as error:
-                    raise ValueError(f"{kind}: {error}") from error
-        return filled
 
 
 class LossParams(Section):

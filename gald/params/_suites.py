@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,8 +11,8 @@ from pydantic import Field
 
 from gald import paths, plugins
 from gald.errors import ParamsError
-from gald.files import canonical_json, digest
 from gald.params._merge import Layer, Merged, read_yaml
+from gald.params._runs import Run, Runs
 from gald.params._sections import DownloadParams, NonNegativeInt, PrepareParams, RunParams, Section
 from gald.params._tables import Cell, Table, load_table
 from gald.params._validate import validated
@@ -23,11 +21,15 @@ _RUN_SECTIONS = ("model", "train", "evaluate")
 
 
 class TableUse(Section):
-    """At which benchmarks and seeds a suite builds a table, and which of its rows; null = all."""
+    """At which benchmarks and seeds a suite builds a table, and what this scale makes of it."""
 
     datasets: Annotated[tuple[str, ...], Field(min_length=1)]
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
-    rows: tuple[str, ...] | None = None
+    rows: tuple[str, ...] | None = None  # null = all
+    adjust: dict[str, dict[str, Any]] = Field(
+        default_factory=dict
+    )  # row -> what this scale must change in it; the notes say so
+    notes: tuple[str, ...] = ()  # added to the table's own
 
 
 class SuiteParams(Section):
@@ -40,38 +42,6 @@ class SuiteParams(Section):
     recipe: str
     overrides: dict[str, Any]
     tables: Annotated[dict[str, TableUse], Field(min_length=1)]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training with its evaluation: a name and the merged, validated params."""
-
-    name: str
-    scale: str
-    dataset: str
-    row: str
-    seed: int
-    params: RunParams
-    tables: tuple[str, ...] = ()
-
-    @cached_property
-    def train_json(self) -> str:
-        """Canonical JSON of what decides the weights."""
-        values = self.params.model_dump(mode="json")
-        return canonical_json({key: values[key] for key in ("edition", "dataset", "model", "train")})
-
-    @cached_property
-    def evaluate_json(self) -> str:
-        """Canonical JSON of what decides the scores of given weights."""
-        return canonical_json(self.params.model_dump(mode="json")["evaluate"])
-
-    def digest(self) -> str:
-        """Sha256 of what decides the weights, as 64 hex digits."""
-        return digest(self.train_json)
-
-    def evaluate_digest(self) -> str:
-        """Sha256 of what decides the scores of given weights."""
-        return digest(self.evaluate_json)
 
 
 @dataclass(frozen=True)
@@ -93,7 +63,11 @@ class Suite:
 
     def run(self, name: str) -> Run:
         """Look up a run of this suite by name."""
-        return next(run for run in self.runs if run.name == name)
+        for run in self.runs:
+            if run.name == name:
+                return run
+        known = (run.name for run in self.runs)
+        raise ParamsError(f"suite {self.name!r} has no run {name!r}; {plugins.nearest(name, known)}")
 
     def table(self, name: str) -> Table:
         """Look up a table of this suite by name."""
@@ -137,12 +111,12 @@ def load_suite(name: str, root: Path = paths.PARAMS) -> Suite:
     """
     suite = _read_suite(name, root)
     problems: dict[str, None] = {}
-    tables, cells, runs = [], {}, _Runs()
+    tables, cells, runs = [], {}, Runs()
     for table_name, use in suite.tables.items():
         try:
             table = load_table(table_name, root)
             cells[table_name] = tuple(_table_cells(suite, table, use, root, runs, problems))
-            tables.append(table)
+            tables.append(table.model_copy(update={"notes": (*table.notes, *use.notes)}))
         except ParamsError as error:
             problems.update(dict.fromkeys(str(error).splitlines()))
     if problems:
@@ -211,33 +185,8 @@ def _read_suite(name: str, root: Path) -> SuiteParams:
     return validated(SuiteParams, content, lambda _: str(path))
 
 
-class _Runs:
-    """Runs by name and by params: one name means one set of params, and equal params are one run."""
-
-    def __init__(self) -> None:
-        self._by_name: dict[str, Run] = {}
-        self._by_params: dict[str, str] = {}
-
-    def add(self, run: Run, table: str) -> Run:
-        key = canonical_json(run.params.model_dump(mode="json"))
-        name = self._by_params.setdefault(key, run.name)
-        known = self._by_name.get(name, run)
-        if known.params != run.params:
-            raise ParamsError(
-                f"tables {', '.join(known.tables)} and {table} both name {run.name!r} with different params; "
-                "rename one of the rows"
-            )
-        if table not in known.tables:
-            known = dataclasses.replace(known, tables=(*known.tables, table))
-        self._by_name[name] = known
-        return known
-
-    def all(self) -> tuple[Run, ...]:
-        return tuple(self._by_name.values())
-
-
 def _table_cells(
-    suite: SuiteParams, table: Table, use: TableUse, root: Path, runs: _Runs, problems: dict[str, None]
+    suite: SuiteParams, table: Table, use: TableUse, root: Path, runs: Runs, problems: dict[str, None]
 ) -> Iterator[Cell]:
     known = plugins.available("datasets")
     for dataset in use.datasets:
@@ -245,6 +194,10 @@ def _table_cells(
             line = f"no dataset is called {dataset!r}; {plugins.nearest(dataset, known)}"
             problems[f"{suite.file}: tables.{table.name}.datasets: {line}"] = None
     datasets = [dataset for dataset in use.datasets if dataset in known]
+    for row in use.adjust:
+        if row not in table.rows:
+            line = f"{suite.file}: tables.{table.name}.adjust: no row {row!r}; {plugins.nearest(row, table.rows)}"
+            problems[line] = None
     for row in table.rows if use.rows is None else use.rows:
         if row not in table.rows:
             line = f"{suite.file}: tables.{table.name}.rows: no row {row!r}; {plugins.nearest(row, table.rows)}"
@@ -261,11 +214,13 @@ def _table_cells(
 
 
 def _run_params(suite: SuiteParams, table: Table, row: str, dataset: str, seed: int, root: Path) -> RunParams:
+    adjusted = suite.tables[table.name].adjust.get(row, {})
     layers = [
         *_with_dataset(root / "base.yaml", "", dataset, shared=("download", "prepare")),
         *_with_dataset(root / "recipes.yaml", suite.recipe, dataset),
         Layer(f"{suite.file}: overrides", suite.overrides),
         Layer(f"{root}/tables/{table.name}.yaml: rows.{row}", table.rows[row]),
+        Layer(f"{suite.file}: tables.{table.name}.adjust.{row}", adjusted),
     ]
     for layer in layers:
         for key in layer.values:

@@ -41,7 +41,8 @@ def validated(model: type[Model], content: dict[str, Any], origin: Callable[[tup
 
 
 def _line(model: type[BaseModel], finding: dict[str, Any], origin: Callable[[tuple[str, ...]], str]) -> str:
-    path = tuple(str(part) for part in finding["loc"])
+    at = finding.get("ctx", {}).get("at")
+    path = tuple(str(part) for part in (*finding["loc"], *([at] if at else [])))
     where = f"{origin(path)}: {'.'.join(path)}".removesuffix(": ")
     kind, value = finding["type"], finding["input"]
     if kind == "extra_forbidden":

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a case reads best on one line
 import re
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ def root(tmp_path: Path) -> Path:
 def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text, f"{path} no longer holds {old!r}"
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new, 1))
 
 
 def refusal(root: Path, suite: str = "mini") -> str:
@@ -41,7 +42,7 @@ def test_every_suite_that_is_built_today_is_valid() -> None:
 def test_mini_holds_three_seeds_on_one_benchmark_and_all_five_benchmarks(root: Path) -> None:
     suite = load_suite("mini", root)
     runs = {run.name for run in suite.runs}
-    assert {f"mini/cityscapes/cgnl-affinity-seed{seed}" for seed in range(3)} <= runs
+    assert {f"mini/cityscapes/psp-affinity-seed{seed}" for seed in range(3)} <= runs
     assert {run.dataset for run in suite.runs} == {
         "cityscapes", "ade20k", "pascal_context", "camvid", "coco_stuff10k"
     }  # fmt: skip
@@ -50,52 +51,56 @@ def test_mini_holds_three_seeds_on_one_benchmark_and_all_five_benchmarks(root: P
 
 def test_layers_win_in_order_base_recipe_suite_row(root: Path) -> None:
     def learning_rate() -> float:
-        return load_suite("smoke", root).run("smoke/camvid/cgnl-seed0").params.train.learning_rate
+        return load_suite("smoke", root).run("smoke/camvid/psp-seed0").params.train.learning_rate
 
     edit(root / "recipes.yaml", "learning_rate: 0.05", "learning_rate: 0.04")
     assert learning_rate() == 0.04
     edit(root / "suites/smoke.yaml", "train: {max_iters: 40,", "train: {learning_rate: 0.03, max_iters: 40,")
     assert learning_rate() == 0.03
-    edit(root / "tables/benchmarks.yaml", "  cgnl:\n    model:", "  cgnl:\n    train: {learning_rate: 0.02}\n    model:")
+    edit(root / "tables/benchmarks.yaml", "  psp:\n    model:", "  psp:\n    train: {learning_rate: 0.02}\n    model:")
     assert learning_rate() == 0.02
 
 
 def test_the_benchmarks_usual_protocol_is_resolved_and_written(root: Path) -> None:
-    run = find_run("mini/camvid/cgnl-seed0", root)
+    run = find_run("mini/camvid/psp-seed0", root)
     assert run.params.train.splits == ("train", "val")
     assert run.params.evaluate.split == "test"
 
 
 def test_another_aggregation_drops_the_options_of_the_one_below(root: Path) -> None:
-    edit(root / "recipes.yaml", "    channels: 48\n", "    channels: 48\n    aggregation: {name: psp, bins: [1, 2]}\n")
+    edit(
+        root / "recipes.yaml",
+        "    channels: 48\n",
+        "    channels: 48\n    aggregation: {name: non_local, reduction: 4}\n",
+    )
     suite = load_suite("mini", root)
-    assert suite.run("mini/cityscapes/none-seed0").params.model.aggregation.options["bins"] == (1, 2)
-    assert "bins" not in suite.run("mini/cityscapes/cgnl-seed0").params.model.aggregation.options
+    assert suite.run("mini/cityscapes/none-seed0").params.model.aggregation.options["reduction"] == 4
+    assert "reduction" not in suite.run("mini/cityscapes/psp-seed0").params.model.aggregation.options
 
 
 def test_options_not_given_are_written_out_with_their_defaults(root: Path) -> None:
-    run = find_run("mini/cityscapes/cgnl-affinity-seed0", root)
+    run = find_run("mini/cityscapes/psp-affinity-seed0", root)
     assert set(run.params.model.distribution.options) == set(plugins.signature("models/distribution", "affinity"))
 
 
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("max_iters: 300", "max_iter: 300", r"params/recipes\.yaml: mini: train\.max_iter: unknown key; did you mean 'max_iters'"),
-        ("max_iters: 300", "max_iters: many", r"recipes\.yaml: mini: train\.max_iters: found 'many'; input should be a valid integer"),
-        ("max_iters: 300", "max_iters: true", r"train\.max_iters: found True"),
+        ("max_iters: 500", "max_iter: 300", r"params/recipes\.yaml: mini: train\.max_iter: unknown key; did you mean 'max_iters'"),
+        ("max_iters: 500", "max_iters: many", r"recipes\.yaml: mini: train\.max_iters: found 'many'; input should be a valid integer"),
+        ("max_iters: 500", "max_iters: true", r"train\.max_iters: found True"),
         ("learning_rate: 0.05", "learning_rate: 5e-2", r"train\.learning_rate: found '5e-2'.*write 0\.01 or 1\.0e-2"),
         ("learning_rate: 0.05", "learning_rate: -1.0", r"train\.learning_rate: found -1\.0; input should be greater than 0"),
-        ("{name: tiny}", "{name: tinny}", r"backbone: no backbone is called 'tinny'; did you mean 'tiny'\?"),
-        ("{name: tiny}", "{name: tiny, widht: 3}", r"backbone: 'tiny' has no option 'widht'; did you mean 'width'"),
-        ("warmup_iters: 10", "warmup_iters: 300", r"warmup_iters 300 must stay below max_iters 300"),
+        ("{name: tiny}", "{name: tinny}", r"backbone\.name: no backbone is called 'tinny'; did you mean 'tiny'\?"),
+        ("{name: tiny}", "{name: tiny, widht: 3}", r"backbone\.widht: 'tiny' has no option 'widht'; did you mean 'width'"),
+        ("warmup_iters: 10", "warmup_iters: 500", r"warmup_iters 500 must stay below max_iters 500"),
         ("scale_range: [1.0, 1.0]", "scale_range: [2.0, 1.0]", r"lower bound 2\.0 exceeds 1\.0"),
         ("scale_range: [1.0, 1.0]", "scale_range: [1.0]", r"scale_range"),
         ("crop_size: [96, 192]", "crop_size: [8, 192]", r"too small a map for distribution 'mask'.*7 positions"),
         ("  train:\n    crop_size: [96", "  train:\n    splits: [val]\n    crop_size: [96", r"'val' is among train\.splits"),
         ("mini:\n", "mini:\n  trian: {}\n", r"recipes\.yaml: mini: trian: unknown key; did you mean 'train'\?"),
-        ("max_iters: 300", "max_iters: 300\n    max_iters: 200", r"recipes\.yaml: line \d+: key 'max_iters' stands twice"),
-        ("max_iters: 300", "max_iters: [300", r"recipes\.yaml: not valid YAML"),
+        ("max_iters: 500", "max_iters: 500\n    max_iters: 200", r"recipes\.yaml: line \d+: key 'max_iters' stands twice"),
+        ("max_iters: 500", "max_iters: [300", r"recipes\.yaml: not valid YAML"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_with_file_key_and_remedy(root: Path, old: str, new: str, expected: str) -> None:
@@ -104,12 +109,15 @@ def test_a_wrong_value_is_refused_with_file_key_and_remedy(root: Path, old: str,
 
 
 def test_all_problems_of_all_rows_come_at_once(root: Path) -> None:
-    edit(root / "recipes.yaml", "max_iters: 300", "max_iter: 300")
-    edit(root / "tables/components.yaml", "{name: mask, reductions: 2}", "{name: mask, reduction: 2}")
+    edit(root / "recipes.yaml", "max_iters: 500", "max_iter: 300")
+    edit(root / "tables/components.yaml", "{name: mask}", "{name: mask, reduction: 2}")
     edit(root / "suites/mini.yaml", "[cityscapes, ade20k,", "[cityscapes, ade20,")
     message = refusal(root)
     assert "did you mean 'max_iters'" in message
-    assert "rows.cgnl-mask: model: distribution: 'mask' has no option 'reduction'; did you mean 'reductions'" in message
+    assert (
+        "rows.psp-mask: model.distribution.reduction: 'mask' has no option 'reduction'; did you mean 'reductions'"
+        in message
+    )
     assert "no dataset is called 'ade20'; did you mean 'ade20k'?" in message
 
 
@@ -119,9 +127,14 @@ def test_all_problems_of_all_rows_come_at_once(root: Path) -> None:
         ("suites/mini.yaml", "recipe: mini", "recipe: minni", r"no recipe 'minni'; did you mean 'mini'"),
         ("suites/mini.yaml", "edition: mini", "edition: tiny", r"suites/mini\.yaml: edition: found 'tiny'"),
         ("suites/mini.yaml", "    seeds: [0]", "    seeds: []", r"seeds"),
-        ("suites/mini.yaml", "  benchmarks:", "  benchmark:", r"benchmark\.yaml: no such file; known here: .*benchmarks"),
+        (
+            "suites/mini.yaml",
+            "  benchmarks:",
+            "  benchmark:",
+            r"benchmark\.yaml: no such file; known here: .*benchmarks",
+        ),
         ("suites/mini.yaml", "rows: [none,", "rows: [nune,", r"no row 'nune'; did you mean 'none'"),
-        ("tables/components.yaml", "than: cgnl\n", "than: cgnll\n", r"row 'cgnll', which is not among rows"),
+        ("tables/components.yaml", "than: psp\n", "than: pspl\n", r"row 'pspl', which is not among rows"),
         ("tables/components.yaml", "[mean_iou,", "[miou,", r"columns\.0: found 'miou'"),
     ],
 )
@@ -131,9 +144,17 @@ def test_suites_and_tables_are_typed_too(root: Path, file: str, old: str, new: s
 
 
 def test_one_name_for_two_sets_of_params_is_refused(root: Path) -> None:
-    edit(root / "tables/benchmarks.yaml", "  cgnl:\n    model:", "  cgnl:\n    train: {power: 1.0}\n    model:")
+    edit(root / "tables/benchmarks.yaml", "  psp:\n    model:", "  psp:\n    train: {power: 1.0}\n    model:")
     message = refusal(root)
-    assert "tables components and benchmarks both name 'mini/cityscapes/cgnl-seed0' with different params" in message
+    assert "tables components and benchmarks both name 'mini/cityscapes/psp-seed0' with different params" in message
+
+
+def test_a_scale_can_adjust_a_row_and_says_so(root: Path) -> None:
+    suite = load_suite("mini", root)
+    assert suite.run("mini/cityscapes/psp-mask-seed0").params.model.distribution.options["reductions"] == 2
+    assert any("24 -> 11 -> 5" in note for note in suite.table("components").notes)
+    edit(root / "suites/mini.yaml", "psp-mask: {model", "psp-masc: {model")
+    assert "adjust: no row 'psp-masc'; did you mean 'psp-mask'" in refusal(root)
 
 
 def test_suites_that_share_a_scale_must_agree(root: Path) -> None:
@@ -144,12 +165,12 @@ def test_suites_that_share_a_scale_must_agree(root: Path) -> None:
 
 def test_equal_params_are_one_run_shown_by_both_tables(root: Path) -> None:
     table = yaml.safe_load((root / "tables/benchmarks.yaml").read_text())
-    table["rows"] = {"aggregated": table["rows"]["cgnl"]}
+    table["rows"] = {"aggregated": table["rows"]["psp"]}
     table["labels"] = {}
     (root / "tables/benchmarks.yaml").write_text(yaml.safe_dump(table))
     suite = load_suite("mini", root)
     shown = [cell.run for cell in suite.cells["benchmarks"] if cell.dataset == "cityscapes"]
-    assert shown == ["mini/cityscapes/cgnl-seed0"]
+    assert shown == ["mini/cityscapes/psp-seed0"]
     assert suite.run(shown[0]).tables == ("components", "benchmarks")
 
 
@@ -163,16 +184,16 @@ def test_comments_order_and_spelling_of_numbers_do_not_change_a_digest(root: Pat
 
 
 def test_the_evaluate_section_does_not_touch_the_training_digest(root: Path) -> None:
-    before = find_run("mini/camvid/cgnl-seed0", root)
+    before = find_run("mini/camvid/psp-seed0", root)
     edit(root / "base.yaml", "boundary_width: 3", "boundary_width: 5")
-    after = find_run("mini/camvid/cgnl-seed0", root)
+    after = find_run("mini/camvid/psp-seed0", root)
     assert after.digest() == before.digest()
     assert after.evaluate_digest() != before.evaluate_digest()
 
 
 def test_an_unknown_run_names_its_nearest(root: Path) -> None:
-    with pytest.raises(ParamsError, match="did you mean 'mini/camvid/cgnl-seed0'"):
-        find_run("mini/camvid/cgnl-sed0", root)
+    with pytest.raises(ParamsError, match="did you mean 'mini/camvid/psp-seed0'"):
+        find_run("mini/camvid/psp-sed0", root)
 
 
 def test_validation_imports_no_torch() -> None:
