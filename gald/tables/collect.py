@@ -57,7 +57,7 @@ def measure(run: Run, edition: str) -> Measured:
         seed=run.seed,
         metrics=metrics,
         record=_read(run_file, run),
-        params_match=metrics["params_sha256"] == run.digest(),
+        params_match=metrics["params_sha256"] == run.digest() and metrics["evaluate_sha256"] == run.evaluate_digest(),
     )
 
 
@@ -223,17 +223,18 @@ def _absent_note(dataset: str, absent: list[str], run: Measured) -> str:
 def _flags(runs: list[Measured]) -> Iterator[str]:
     commits = Counter(str(run.record["code"]["commit"])[:12] for run in runs)
     yield f"Code: commit {', '.join(f'{name} ({n} of {len(runs)} runs)' for name, n in commits.items())}."
-    codes = Counter(run.record["code"]["digest"][:12] for run in runs)
-    if len(codes) > 1:
-        listed = ", ".join(f"{name} ({n})" for name, n in codes.items())
-        yield f"MIXED CODE: the runs were trained by different versions of the package, digests {listed}."
-    scored = Counter(run.metrics["code_digest"][:12] for run in runs)
-    if len(scored) > 1:
-        listed = ", ".join(f"{name} ({n})" for name, n in scored.items())
-        yield f"MIXED CODE: the runs were evaluated by different versions of the package, digests {listed}."
+    trained = Counter(run.record["code"]["digest"] for run in runs)
+    scored = Counter(run.metrics["evaluation_code_digest"] for run in runs)
+    for word, codes in (("trained", trained), ("evaluated", scored)):
+        if len(codes) > 1:
+            listed = ", ".join(f"{name[:12]} ({n} of {len(runs)} runs)" for name, n in codes.items())
+            yield f"MIXED CODE: the runs were {word} by different versions of the package: {listed}."
+    resumed = [run.name for run in runs if run.record["code"]["resumed_from"]]
+    if resumed:
+        yield f"Stopped and resumed by other code or on another machine: {', '.join(resumed)}."
     other = [run.name for run in runs if not run.params_match]
     if other:
-        yield f"OTHER PARAMS: trained with other params than the suite asks for now: {', '.join(other)}."
+        yield f"OTHER PARAMS: trained or evaluated with other params than the suite asks for now: {', '.join(other)}."
     machines = Counter(f"{run.record['environment']['cpu']}, {run.record['environment']['device']}" for run in runs)
     if len(machines) > 1:
         yield f"Trained on different machines: {'; '.join(machines)}."

@@ -72,7 +72,8 @@ def draw(folder: Path, contents: Sequence[Content]) -> tuple[list[Block], list[s
     Parameters
     ----------
     folder : Path
-        An empty folder; files go to ``<dataset>/<number>-<what>.png``.
+        An empty folder; files go to ``<dataset>/<number>-{image,truth}.png``, and for each row to
+        ``<dataset>/<number>-<row>-seed<k>.png`` and ``...-wrong.png``.
     contents : sequence of Content
         The suite's tables.
 
@@ -85,13 +86,13 @@ def draw(folder: Path, contents: Sequence[Content]) -> tuple[list[Block], list[s
     """
     blocks, notes = [], []
     for dataset, runs in shown_runs(contents).items():
-        predictions = {}
+        predictions: dict[str, _Kept] = {}
         for label, run in runs.items():
-            found, problem = _predictions(run)
-            if problem:
+            kept, problem = _predictions(run)
+            if kept is None:
                 notes.append(problem)
             else:
-                predictions[label] = found
+                predictions[label] = kept
         edition, split = next(iter(runs.values())).metrics["edition"], next(iter(runs.values())).metrics["split"]
         truth = _truth(edition, dataset, split)
         if not predictions or truth is None:
@@ -100,15 +101,22 @@ def draw(folder: Path, contents: Sequence[Content]) -> tuple[list[Block], list[s
     return [block for block in blocks if block.samples], notes
 
 
-def _predictions(run: Measured) -> tuple[dict[str, Path], str]:
+def _predictions(run: Measured) -> tuple[_Kept | None, str]:
     """Find a run's kept predictions by sample; the second value says what is wrong with them, if anything."""
     path = paths.predictions_json(run.name)
     if not path.exists():
-        return {}, f"{run.name}: no predictions are kept here; `gald evaluate {run.name}` makes them."
+        return None, f"{run.name}: no predictions are kept here; `gald evaluate {run.name}` makes them."
     content = json.loads(path.read_text())
     if content["run_sha256"] != run.metrics["run_sha256"]:
-        return {}, f"{run.name}: the predictions belong to other weights; `gald evaluate {run.name}` renews them."
-    return {sample["id"]: paths.predictions(run.name) / sample["file"] for sample in content["samples"]}, ""
+        return None, f"{run.name}: the predictions belong to other weights; `gald evaluate {run.name}` renews them."
+    files = {sample["id"]: paths.predictions(run.name) / sample["file"] for sample in content["samples"]}
+    return _Kept(run.name.rpartition("/")[2], files), ""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    leaf: str  # last part of the run's name
+    files: dict[str, Path]  # sample -> predicted mask
 
 
 @dataclass(frozen=True)
@@ -133,9 +141,9 @@ def _truth(edition: str, dataset: str, split: str) -> _Truth | None:
     return _Truth(folder, samples, manifest["classes"], palette, manifest["ignore_index"])
 
 
-def _block(folder: Path, dataset: str, predictions: dict[str, dict[str, Path]], truth: _Truth) -> Block:
+def _block(folder: Path, dataset: str, predictions: dict[str, _Kept], truth: _Truth) -> Block:
     block, seen = Block(dataset_title(dataset)), set[int]()
-    common = [name for name in truth.samples if all(name in found for found in predictions.values())]
+    common = [name for name in truth.samples if all(name in kept.files for kept in predictions.values())]
     for number, name in enumerate(common[:SAMPLES]):
         with Image.open(truth.folder / truth.samples[name]["image"]) as picture:
             image = picture.convert("RGB")
@@ -143,14 +151,14 @@ def _block(folder: Path, dataset: str, predictions: dict[str, dict[str, Path]], 
         prefix = f"{dataset}/{number}"
         above = [_save(folder, f"{prefix}-image.png", _reduced(image, Image.Resampling.LANCZOS), "image", photo=True)]
         below = [_save(folder, f"{prefix}-truth.png", _indexed(mask, truth.palette), "truth")]
-        for index, (label, found) in enumerate(predictions.items()):
-            predicted = _read_ids(found[name])
+        for label, kept in predictions.items():
+            predicted = _read_ids(kept.files[name])
             seen |= set(np.unique(predicted).tolist())
             differs, share = difference(predicted, mask, truth.ignore_index)
-            above.append(_save(folder, f"{prefix}-row{index}.png", _indexed(predicted, truth.palette), label))
+            above.append(_save(folder, f"{prefix}-{kept.leaf}.png", _indexed(predicted, truth.palette), label))
             colors = np.array([RIGHT, WRONG, IGNORED], dtype=np.uint8)
             text = f"{100 * share:.1f} % of pixels right"
-            below.append(_save(folder, f"{prefix}-row{index}-wrong.png", _indexed(differs, colors), text))
+            below.append(_save(folder, f"{prefix}-{kept.leaf}-wrong.png", _indexed(differs, colors), text))
         seen |= set(np.unique(mask).tolist())
         block.samples.append(Sample(name, tuple(above), tuple(below)))
     block.legend = list(_legend(truth, seen))

@@ -53,7 +53,7 @@ def write_run(run: Run, score: float, boundary: float = 0.5, **changes: Any) -> 
         "run": run.name, "dataset": run.dataset, "edition": run.params.edition, "seed": run.seed,
         "params_sha256": run.digest(), "manifest_sha256": "a" * 64,
         "weights": {"file": "weights.safetensors", "sha256": "b" * 64}, "iterations": 300, "num_classes": 3,
-        "code": {"commit": "0123456789abcdef", "digest": code, "dirty": False},
+        "code": {"commit": "0123456789abcdef", "digest": code, "dirty": False, "resumed_from": []},
         "environment": {"torch": "2.13.0", "device": "cpu", "cpu": cpu, "instruction_set": "AVX2", "threads": 1},
         "pretrained": None, "determinism": "bitwise",
     }  # fmt: skip
@@ -75,7 +75,8 @@ def write_run(run: Run, score: float, boundary: float = 0.5, **changes: Any) -> 
         "gmacs_size": [96, 192],
         "per_class": [{"name": "road", "iou": score}, {"name": "pole", "iou": score}, {"name": "sky", "iou": None}],
         "absent": ["sky"], "run_sha256": sha256(paths.run_json(run.name)), "manifest_sha256": "a" * 64,
-        "code_digest": "c" * 64, "params_sha256": run.digest(),
+        "code_digest": code, "evaluation_code_digest": "d" * 64, "params_sha256": run.digest(),
+        "evaluate_sha256": run.evaluate_digest(),
     }  # fmt: skip
     write_json(paths.metrics(run.name), metrics | changes)
 

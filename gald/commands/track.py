@@ -1,0 +1,26 @@
+"""`gald track`: bring the MLflow store up to date with the files, as often as one likes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gald import paths
+from gald.params import load_suite, suite_names
+from gald.tracking import track as show
+
+
+def track(suites: Sequence[str]) -> None:
+    """Show suites in the tracking store.
+
+    Parameters
+    ----------
+    suites : sequence of str
+        Names of suites; none means every suite that has a start page.
+
+    Raises
+    ------
+    ParamsError
+        A suite does not exist or is invalid. A store that cannot be reached raises nothing: it costs a warning.
+    """
+    names = suites or [name for name in suite_names() if paths.index(name).exists()]
+    show([load_suite(name) for name in names])

@@ -1,0 +1,171 @@
+import csv
+import dataclasses
+import json
+import re
+
+import pytest
+import results
+
+from gald import paths
+from gald.errors import ParamsError, StaleMetrics
+from gald.files import write_json
+from gald.tables.collect import collect
+from gald.tables.run import build_table
+
+
+def read(suite, suffix):
+    return paths.table(suite.name, "components", suffix).read_text()
+
+
+def rewrite(path, **changes):
+    write_json(path, json.loads(path.read_text()) | changes)
+
+
+def test_csv_keeps_fractions_and_every_seed(suite):
+    build_table(suite, "components")
+    ga, ga_ld = csv.DictReader(read(suite, "csv").splitlines())
+    assert float(ga["mean_iou"]) == pytest.approx(0.63)
+    assert float(ga["mean_iou_deviation"]) == pytest.approx(0.0013**0.5)
+    assert ga["mean_iou_values"] == "0.6;0.62;0.67"
+    assert (ga["n"], ga["seeds"], ga["parameters"], ga["gmacs"]) == ("3", "0;1;2", "1234567", "0.51234")
+    assert float(ga_ld["mean_iou"]) == pytest.approx(0.66)
+    assert ga_ld["edition"] == "mini"
+
+
+def test_markdown_shows_percent_cost_and_the_named_comparison(suite):
+    build_table(suite, "components")
+    text = read(suite, "md")
+    assert "| GA | 1.23 | 0.512 | 63.0 ± 3.6 | 50.0 ± 0.0 | 3 |" in text
+    # Differences 2, 3, 4 points: mean 3, deviation 1, so 3 -+ 4.302653 / sqrt(3) = 3 -+ 2.484.
+    assert (
+        "CamVid, mIoU: GA, then LD minus GA: +2.0, +3.0, +4.0 (seeds 0, 1, 2), mean +3.0 points, "
+        "95 % t interval +0.5 to +5.5: higher (the interval leaves zero out)." in text
+    )
+    assert "Does LD help?" in text
+    assert "untested: CamVid, Boundary mIoU: GA, then LD minus GA 0.0 points." in text
+    assert "Protocol (CamVid val): whole image, single scale, no flip." in text
+    assert "1 of 3 classes are absent from the split and left out of every mean: sky." in text
+    assert "no published number can be compared" in text
+
+
+def test_latex_and_html_are_escaped(suite):
+    build_table(suite, "components")
+    assert "GA beside GA then LD \\& a note." in read(suite, "tex")
+    assert "63.0 $\\pm$ 3.6" in read(suite, "tex")
+    assert "GA beside GA then LD &amp; a note." in read(suite, "html")
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", read(suite, "html"))
+
+
+def test_one_seed_gives_no_verdict(workplace):
+    uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
+    suite = results.write_params(workplace, {"components": results.TABLE}, uses)
+    for run, score in zip(suite.runs, (0.6, 0.9), strict=True):
+        results.write_run(run, score)
+    build_table(suite, "components")
+    assert "GA, then LD minus GA: +30.0 points (seed 0); one seed: no verdict." in read(suite, "md")
+    assert "| GA | 1.23 | 0.512 | 60.0 | 50.0 | 1 |" in read(suite, "md")
+
+
+@pytest.mark.parametrize("gone", [paths.run_json, paths.metrics])
+def test_a_missing_result_is_named_with_its_command(suite, gone):
+    run = suite.runs[1].name
+    gone(run).unlink()
+    with pytest.raises(StaleMetrics, match=rf"{re.escape(str(gone(run)))} is missing: .*gald evaluate {run}"):
+        build_table(suite, "components")
+
+
+def test_metrics_of_other_weights_are_refused_and_the_old_table_stays(suite):
+    build_table(suite, "components")
+    before = read(suite, "md")
+    run = suite.runs[0].name
+    rewrite(paths.run_json(run), iterations=301)  # as if it had been trained again
+    with pytest.raises(StaleMetrics, match=rf"belongs to other weights than .*: run `gald evaluate {run}`"):
+        build_table(suite, "components")
+    assert read(suite, "md") == before
+
+
+def test_editions_are_never_mixed(suite):
+    rewrite(paths.metrics(suite.runs[2].name), edition="full")
+    with pytest.raises(StaleMetrics, match="measured on edition 'full', the table is about 'mini'"):
+        build_table(suite, "components")
+
+
+def test_runs_scored_on_other_prepared_data_are_refused(suite):
+    rewrite(paths.metrics(suite.runs[2].name), manifest_sha256="f" * 64)
+    with pytest.raises(StaleMetrics, match="scored on different prepared data"):
+        build_table(suite, "components")
+
+
+def test_damaged_metrics_are_one_clear_line(suite):
+    paths.metrics(suite.runs[0].name).write_text('{"run": ')
+    with pytest.raises(StaleMetrics, match=r"no valid JSON .*gald evaluate"):
+        build_table(suite, "components")
+
+
+def test_mixed_code_and_other_params_are_flagged_under_the_table(suite):
+    results.write_run(suite.runs[0], 0.6, code="e" * 64, cpu="Another CPU")
+    rewrite(paths.metrics(suite.runs[1].name), params_sha256="0" * 64)
+    notes = "\n".join(collect(suite, "components").notes)
+    assert "MIXED CODE: the runs were trained by different versions of the package" in notes
+    assert "eeeeeeeeeeee (1 of 6 runs)" in notes
+    assert (
+        f"OTHER PARAMS: trained or evaluated with other params than the suite asks for now: {suite.runs[1].name}"
+        in notes
+    )
+    assert "Trained on different machines: Another CPU, cpu; Some CPU, cpu." in notes
+
+
+def test_a_score_of_absent_classes_only_is_absent_and_not_zero(suite):
+    for run in suite.runs:
+        rewrite(paths.metrics(run.name), boundary_mean_iou=None)
+    build_table(suite, "components")
+    assert "| GA | 1.23 | 0.512 | 63.0 ± 3.6 | absent | 3 |" in read(suite, "md")
+
+
+def test_an_unknown_table_is_refused_with_the_nearest_name(suite):
+    with pytest.raises(ParamsError, match="did you mean 'components'"):
+        build_table(suite, "component")
+
+
+def test_a_rebuild_writes_the_same_bytes(suite):
+    build_table(suite, "components")
+    before = {suffix: read(suite, suffix) for suffix in ("csv", "md", "tex", "html")}
+    build_table(suite, "components")
+    assert {suffix: read(suite, suffix) for suffix in before} == before
+
+
+@pytest.fixture
+def full(workplace):
+    """The same rows on real data, one of them with a published number."""
+    published = {
+        "row": "ga", "dataset": "camvid", "column": "mean_iou", "value": 0.6105, "method": "GA, some backbone",
+        "protocol": "test, single scale", "source": "a paper, table 1",
+    }  # fmt: skip
+    uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
+    suite = results.write_params(workplace, {"components": results.TABLE | {"published": [published]}}, uses, "full")
+    for run in suite.runs:
+        results.write_run(run, 0.6)
+    return suite
+
+
+def test_published_numbers_stand_in_columns_of_their_own(full):
+    build_table(full, "components")
+    text = read(full, "md")
+    assert "| Published mIoU (%) | Ours - published | Source and protocol |" in text
+    assert "| 61.05 | -1.1 | GA, some backbone; test, single scale; a paper, table 1 |" in text
+    assert re.search(r"\| GA, then LD \|.*\| not available \|  \|  \|", text)
+    ga, ga_ld = csv.DictReader(read(full, "csv").splitlines())
+    assert (ga["published_mean_iou"], ga_ld["published_mean_iou"]) == ("0.6105", "")
+
+
+def test_the_layout_with_a_column_a_benchmark(full):
+    table = dataclasses.replace(full, tables=(full.tables[0].model_copy(update={"layout": "datasets"}),))
+    build_table(table, "components")
+    text = read(full, "md")
+    assert (
+        "| Row | Parameters (M) | GMACs | CamVid mIoU (%) | published | CamVid Boundary mIoU (%) | published | n |"
+        in text
+    )
+    assert "| GA | 1.23 | 0.512 | 60.0 | 61.05 | 50.0 | not available | 1 |" in text
+    assert "Published, CamVid, GA, mIoU (%): 61.05; GA, some backbone; test, single scale; a paper, table 1." in text
+    assert '<th class="group" colspan="4">CamVid</th>' in read(full, "html")

@@ -1,0 +1,131 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import results
+from PIL import Image
+
+from gald import paths
+from gald.errors import StaleMetrics
+from gald.files import write_json
+from gald.tables import figures
+from gald.tables.collect import collect
+from gald.tables.report import build_report
+
+
+class Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [value for key, value in attrs if key in ("src", "href")]
+
+
+def local_links(page):
+    parser = Links()
+    parser.feed(page)
+    return [link for link in parser.found if not link.startswith("#")]
+
+
+def files_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def pictured(suite):
+    results.write_pictures(suite)
+    return suite
+
+
+def test_the_page_is_whole_and_fetches_nothing(pictured):
+    build_report(pictured)
+    page = paths.index("tiny").read_text()
+    links = local_links(page)
+    assert not [link for link in links if re.match(r"(https?:)?//", link)]
+    built = [link for link in links if not link.startswith("tables/")]  # the tables are another job's
+    assert built
+    assert all((paths.reports("tiny") / link).exists() for link in built)
+    assert "higher (the interval leaves zero out)" in page
+    assert "tiny/camvid/ga-ld-seed2" in page
+    assert "2.13.0" in page
+    assert "no published number was measured on these scenes" in page
+
+
+def test_a_rebuild_writes_the_same_bytes(pictured):
+    build_report(pictured)
+    before = files_of(paths.reports("tiny"))
+    build_report(pictured)
+    assert files_of(paths.reports("tiny")) == before
+    assert any(path.suffix == ".svg" for path in before)
+
+
+def test_the_gallery_marks_wrong_and_ignored_pixels(pictured):
+    build_report(pictured)
+    folder = paths.gallery("tiny") / "camvid"
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith("0")) == [
+        "0-ga-ld-seed0-wrong.png", "0-ga-ld-seed0.png", "0-ga-seed0-wrong.png", "0-ga-seed0.png",
+        "0-image.png", "0-truth.png",
+    ]  # fmt: skip
+    # The truth is four bands (road, pole, sky, ignored), the prediction all road: right, wrong, wrong, ignored.
+    marks = np.asarray(Image.open(folder / "0-ga-seed0-wrong.png"))
+    assert marks[0, ::4].tolist() == [0, 1, 1, 2]
+    assert "33.3 % of pixels right" in paths.index("tiny").read_text()
+
+
+def test_a_page_without_pictures_says_where_they_come_from(suite):
+    build_report(suite)
+    page = paths.index("tiny").read_text()
+    assert "pictures are generated locally" in page
+    assert paths.gallery("tiny").is_dir()
+    assert "no predictions are kept here" in page
+
+
+def test_predictions_of_other_weights_are_left_out(pictured):
+    stale = paths.predictions_json("tiny/camvid/ga-seed0")
+    write_json(stale, json.loads(stale.read_text()) | {"run_sha256": "0" * 64})
+    build_report(pictured)
+    assert not (paths.gallery("tiny") / "camvid/0-ga-seed0.png").exists()
+    assert (paths.gallery("tiny") / "camvid/0-ga-ld-seed0.png").exists()
+    assert "the predictions belong to other weights" in paths.index("tiny").read_text()
+
+
+def test_a_stale_run_leaves_the_old_page(pictured):
+    build_report(pictured)
+    before = files_of(paths.reports("tiny"))
+    results.write_run(pictured.runs[0], 0.9, run_sha256="0" * 64)
+    with pytest.raises(StaleMetrics):
+        build_report(pictured)
+    after = files_of(paths.reports("tiny"))
+    assert (
+        after[paths.index("tiny").relative_to(paths.reports("tiny"))]
+        == before[paths.index("tiny").relative_to(paths.reports("tiny"))]
+    )
+
+
+def test_names_from_data_are_escaped(pictured):
+    for run in pictured.runs:
+        metrics = json.loads(paths.metrics(run.name).read_text())
+        metrics["per_class"][0]["name"] = "<script>alert(1)</script>"
+        write_json(paths.metrics(run.name), metrics)
+    build_report(pictured)
+    assert "<script>" not in paths.index("tiny").read_text()
+
+
+def test_plots_bear_no_date_and_no_other_style(suite, monkeypatch):
+    import matplotlib as mpl
+
+    content = collect(suite, "components")
+    svg = figures.scores_svg(content)
+    monkeypatch.setitem(mpl.rcParams, "font.size", 30.0)  # as a user's matplotlibrc might say
+    assert figures.scores_svg(content) == svg
+    assert b"dc:date" not in svg
+    assert mpl.rcParams["font.size"] == 30.0
+
+
+def test_no_history_means_no_loss_plot(suite):
+    for run in suite.runs:
+        paths.history_csv(run.name).unlink()
+    assert figures.loss_svg(collect(suite, "components")) is None

@@ -1,0 +1,156 @@
+import contextlib
+import gc
+import json
+import logging
+import socket
+import time
+import warnings
+
+import pytest
+from tables import results
+
+from gald import paths, tracking
+from gald.files import write_json, write_text
+from gald.tables.run import build_table
+
+
+@pytest.fixture
+def suite(tmp_path, monkeypatch):
+    """Two runs with results, and their table, in an empty repository root."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
+    loaded = results.write_params(tmp_path, {"components": results.TABLE}, uses)
+    for run in loaded.runs:
+        results.write_run(run, 0.6)
+    build_table(loaded, "components")
+    return loaded
+
+
+@pytest.fixture
+def client():
+    """Ask the store in the current folder; MLflow's own warnings and open connections stay out of the test."""
+
+    @contextlib.contextmanager
+    def opened():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from mlflow import MlflowClient
+
+            yield MlflowClient("sqlite:///mlflow.db")
+            gc.collect()
+
+    return opened
+
+
+def by_identity(client):
+    with client() as opened:
+        experiment = opened.get_experiment_by_name("gald").experiment_id
+        entries = opened.search_runs([experiment])
+    found = {entry.data.tags["gald.id"]: entry for entry in entries}
+    assert len(found) == len(entries)
+    return found
+
+
+def test_what_a_suite_has_to_show(suite):
+    items = {item.identity: item for item in tracking.items(suite)}
+    assert list(items) == [
+        "benchmark:tiny/camvid", "run:tiny/camvid/ga-seed0", "run:tiny/camvid/ga-ld-seed0", "table:tiny/components",
+    ]  # fmt: skip
+    run = items["run:tiny/camvid/ga-ld-seed0"]
+    assert run.parent == "benchmark:tiny/camvid"
+    assert run.params["model.aggregation.name"] == "cgnl"
+    assert run.tags["gald.table.tiny.components"] == "shown"
+    assert ("loss", 0.2, 1700000010000, 10) in run.metrics
+    assert ("mean_iou", 0.6, 1700000300000, 300) in run.metrics
+    assert not [metric for metric in run.metrics if metric[0] == "iou/sky"]  # absent, and never a zero
+    assert items["table:tiny/components"].tags["mlflow.note.content"].startswith("# Components")
+
+
+def test_curves_are_thinned_and_keep_their_end(suite):
+    run = suite.runs[0]
+    line = {"loss": 1.0, "timestamp": 1.0}
+    write_text(paths.history(run.name), "".join(json.dumps(line | {"iteration": i}) + "\n" for i in range(1, 1000)))
+    item = next(item for item in tracking.items(suite) if item.identity == f"run:{run.name}")
+    steps = [step for name, _, _, step in item.metrics if name == "loss"]
+    assert len(steps) <= tracking.STEPS
+    assert steps[-1] == 999
+
+
+def test_runs_without_or_with_stale_results_are_passed_over(suite):
+    paths.metrics(suite.runs[0].name).unlink()
+    record = paths.run_json(suite.runs[1].name)
+    write_json(record, json.loads(record.read_text()) | {"iterations": 301})
+    assert [item.identity for item in tracking.items(suite)] == ["table:tiny/components"]
+
+
+@pytest.mark.parametrize("dead", ["http://127.0.0.1:9", "http://no-such-host.invalid", "sqlite:////dev/null/x.db"])
+def test_a_store_that_is_not_there_costs_one_warning(suite, monkeypatch, caplog, dead):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", dead)
+    began = time.monotonic()
+    with caplog.at_level(logging.WARNING, logger="gald"):
+        assert not tracking.track([suite])
+    assert time.monotonic() - began < 20
+    assert [record.message for record in caplog.records if "`gald track` tries again" in record.message]
+    assert len(caplog.records) == 1
+    assert json.loads(paths.tracking_stamp("tiny").read_text()) == {"suite": "tiny", "reached": False}
+
+
+@pytest.fixture
+def silent_server():
+    """A server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.slow
+def test_a_server_that_never_answers_costs_seconds(suite, monkeypatch, silent_server):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
+    began = time.monotonic()
+    assert not tracking.track([suite])
+    assert time.monotonic() - began < 15
+
+
+def test_the_store_follows_the_files_without_duplicates(suite, client, tmp_path, monkeypatch):
+    assert tracking.track([suite])
+    first = by_identity(client)
+    assert len(first) == 4
+    parent, run = first["benchmark:tiny/camvid"], first["run:tiny/camvid/ga-seed0"]
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert run.data.metrics["mean_iou"] == 0.6
+    assert run.data.params["train.max_iters"] == str(suite.runs[0].params.train.max_iters)
+    assert run.info.status == "FINISHED"
+    assert (run.info.start_time, run.info.end_time) == (1700000010000, 1700000300000)
+    with client() as opened:
+        assert {file.path for file in opened.list_artifacts(run.info.run_id)} == {"metrics", "params.yaml", "run.json"}
+        assert len(opened.get_metric_history(run.info.run_id, "loss")) == 30
+    table = first["table:tiny/components"]
+    assert table.data.metrics["mean_iou/camvid/ga"] == 0.6
+
+    assert tracking.track([suite])  # nothing new: the very same entries
+    ids = {identity: entry.info.run_id for identity, entry in first.items()}
+    assert {identity: entry.info.run_id for identity, entry in by_identity(client).items()} == ids
+
+    results.write_run(suite.runs[0], 0.7, code="e" * 64)  # trained again: replaced, and nothing else
+    assert tracking.track([suite])
+    second = by_identity(client)
+    assert second.keys() == first.keys()
+    changed = {identity for identity, entry in second.items() if entry.info.run_id != ids[identity]}
+    assert changed == {"run:tiny/camvid/ga-seed0"}
+    assert second["run:tiny/camvid/ga-seed0"].data.metrics["mean_iou"] == 0.7
+
+    with client() as opened:  # told by halves, as a kill would leave it
+        opened.delete_tag(second["run:tiny/camvid/ga-ld-seed0"].info.run_id, "gald.state")
+    assert tracking.track([suite])
+    assert by_identity(client).keys() == first.keys()
+
+
+@pytest.mark.slow
+def test_a_moved_repository_gets_a_new_experiment(suite, client, tmp_path, monkeypatch):
+    assert tracking.track([suite])
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-moved"
+    tmp_path.rename(elsewhere)
+    monkeypatch.chdir(elsewhere)
+    assert tracking.track([suite])
+    for entry in by_identity(client).values():
+        assert str(elsewhere) in entry.info.artifact_uri
