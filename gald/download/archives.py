@@ -119,10 +119,14 @@ def unpack(path: Path, archive: Archive, target: Path, remedy: str) -> int:
         NotImplementedError,
         ValueError,
     ) as error:
-        raise ArchiveError(f"{path}: a damaged archive ({error}); {remedy}") from error
+        raise ArchiveError(f"{path}: a damaged archive ({_first_line(error)}); {remedy}") from error
     except ArchiveError as error:
         raise ArchiveError(f"{error}; {remedy}") from error
     return len(chosen)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 @contextmanager
@@ -132,7 +136,7 @@ def _opened(path: Path, name: str) -> Iterator[Iterator[_Member]]:
         with zipfile.ZipFile(path) as opened:
             yield _zip_members(opened, path)
     elif name.endswith((".tar", ".tar.gz", ".tgz")):
-        with tarfile.open(path, "r:*") as opened_tar:
+        with tarfile.open(path, "r:" if name.endswith(".tar") else "r:gz") as opened_tar:
             yield _tar_members(opened_tar, path)
     else:
         yield iter([_Member(name, path.stat().st_size, lambda: path.open("rb"))])

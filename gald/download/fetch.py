@@ -68,9 +68,10 @@ def fetch(archive: Archive, folder: Path) -> Fetched | None:
         if _download(url, url, archive, folder, failures):
             return Fetched(local, url, _DELETE)
     if failures:
+        tried = "; ".join(dict.fromkeys(failures))
         raise ArchiveError(
-            f"{archive.name} cannot be downloaded: {'; '.join(failures)}. Check the network and run the command again, "
-            f"lay the file into {folder}, or set {MIRROR} to a folder that holds it"
+            f"{archive.name} cannot be downloaded: {tried}. Check the network and run the command again, lay the file "
+            f"into {folder}, or set {MIRROR} to a folder that holds it"
         )
     return None
 

@@ -1,0 +1,153 @@
+import errno
+import io
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gald.datasets._spec import Archive
+from gald.download.archives import unpack, verify
+from gald.errors import ArchiveError
+
+WANTED = {"top-1/a/x.png": b"x" * 3000, "top-1/a/y.png": b"y" * 10, "top-1/README": b"not wanted"}
+ARCHIVE = Archive(name="a.zip", strip=r"top-[^/]+/", members=r"a/[^/]+\.png")
+TAR = Archive(name="a.tar", strip=r"top-[^/]+/", members=r"a/[^/]+\.png")
+
+
+def make_zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def make_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def refused(path: Path, archive: Archive, match: str) -> None:
+    """Expect one ArchiveError that names the file and ends with the remedy."""
+    target = path.parent / "target"
+    target.mkdir(exist_ok=True)
+    with pytest.raises(ArchiveError, match=match) as caught:
+        unpack(path, archive, target, "get it again")
+    assert path.name in str(caught.value)
+    assert str(caught.value).endswith("get it again")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("archive", "make"),
+    [(ARCHIVE, make_zip), (TAR, make_tar), (Archive("a.tar.gz", (), TAR.members, TAR.strip), make_tar)],
+)
+def test_only_what_is_wanted_is_unpacked(tmp_path: Path, archive: Archive, make: Callable[..., Path]) -> None:
+    path = make(tmp_path / archive.name, WANTED)
+    target = tmp_path / "target"
+    target.mkdir()
+    assert unpack(path, archive, target, "") == 2
+    found = {file.relative_to(target).as_posix(): file.read_bytes() for file in target.rglob("*") if file.is_file()}
+    assert found == {"a/x.png": b"x" * 3000, "a/y.png": b"y" * 10}
+
+
+def test_a_plain_file_is_copied(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "elsewhere").write_bytes(b"{}")
+    assert unpack(tmp_path / "elsewhere", Archive("x.json"), tmp_path / "target", "") == 1
+    assert (tmp_path / "target" / "x.json").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize("name", ["../out.png", "a/../../out.png", "/out.png", "a\\..\\out.png", "C:/out.png"])
+@pytest.mark.parametrize(("archive", "make"), [(ARCHIVE, make_zip), (TAR, make_tar)])
+def test_no_path_leaves_its_folder(tmp_path: Path, name: str, archive: Archive, make: Callable[..., Path]) -> None:
+    refused(make(tmp_path / archive.name, WANTED | {name: b""}), archive, "outside its folder")
+    assert not (tmp_path / "out.png").exists()
+    assert not list((tmp_path / "target").iterdir())
+
+
+def test_no_link_is_followed(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        info = zipfile.ZipInfo("a/x.png")
+        info.external_attr = 0o120777 << 16
+        archive.writestr(info, "/etc/passwd")
+    refused(path, ARCHIVE, "is a link")
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE):
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            link = tarfile.TarInfo("a/x.png")
+            link.type = kind
+            link.linkname = "/etc/passwd"
+            tar.addfile(link)
+        refused(tmp_path / "a.tar", TAR, "is a link")
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.2, 0.6, 0.97])
+@pytest.mark.parametrize(("archive", "make"), [(ARCHIVE, make_zip), (TAR, make_tar)])
+def test_truncated(tmp_path: Path, keep: float, archive: Archive, make: Callable[..., Path]) -> None:
+    path = make(tmp_path / archive.name, {f"top-1/a/{n}.png": bytes([n]) * 9000 for n in range(5)})
+    content = path.read_bytes()
+    if archive is TAR and keep > 0.9:
+        return  # only the tar's padding is cut off, and nothing is lost
+    path.write_bytes(content[: int(len(content) * keep)])
+    refused(path, archive, "damaged|holds no member|fewer")
+
+
+def test_altered_byte(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", WANTED)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"x" * 100) + 50] ^= 1
+    path.write_bytes(content)
+    refused(path, ARCHIVE, r"damaged archive \(Bad CRC-32 for file 'top-1/a/x.png'\)")
+
+
+def test_not_the_archive_meant(tmp_path: Path) -> None:
+    refused(make_zip(tmp_path / "a.zip", {"other": b""}), ARCHIVE, r"holds no member like .*is it a\.zip\?")
+
+
+def test_two_members_of_one_name(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"top-1/a/x.png": b"1", "top-2/a/x.png": b"2"})
+    refused(path, ARCHIVE, "two members are both 'a/x.png'")
+
+
+def test_a_bomb_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("top-1/a/x.png", bytes(70 << 20))
+    refused(path, ARCHIVE, "more than the .* plausible")
+    assert not list((tmp_path / "target").iterdir())
+
+
+def test_no_room_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_zip(tmp_path / "a.zip", WANTED)
+    (tmp_path / "target").mkdir()
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3009))
+    with pytest.raises(OSError, match="needs 3010 bytes, 3009 are free") as caught:
+        unpack(path, ARCHIVE, tmp_path / "target", "")
+    assert caught.value.errno == errno.ENOSPC
+    assert not list((tmp_path / "target").iterdir())
+
+
+def test_verify_prefers_the_strongest_digest(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(b"abc")
+    good = {
+        "md5": "900150983cd24fb0d6963f7d28e17f72",
+        "sha1": "a9993e364706816aba3e25717850c26c9cd0d89d",
+        "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+    }
+    verify(path, Archive("a.zip"), "")
+    verify(path, Archive("a.zip", digests=good, size=3), "")
+    for algorithm in good:
+        verify(path, Archive("a.zip", digests={algorithm: good[algorithm]}), "")
+        with pytest.raises(ArchiveError, match=f"expected {algorithm} 00, found {good[algorithm]}; get it again"):
+            verify(path, Archive("a.zip", digests={algorithm: "00"}), "get it again")
+    with pytest.raises(ArchiveError, match="expected 4 bytes, found 3"):
+        verify(path, Archive("a.zip", digests=good, size=4), "")
