@@ -1,0 +1,160 @@
+"""The assembled network and its file."""
+
+import pytest
+import torch
+
+import gald
+from gald.errors import ModelError
+from gald.models import weights
+from gald.models.segmentor import IMAGENET_MEAN, IMAGENET_STD, Segmentor, build_segmentor
+from gald.params import AuxHead, Choice, ModelParams
+
+CLASSES = ("road", "sky", "pole")
+
+
+def params(**changes) -> ModelParams:
+    content = {
+        "backbone": Choice(name="tiny", width=16, stem_width=8),
+        "channels": 16,
+        "aggregation": Choice(name="psp"),
+        "aggregation_stride": 1,
+        "distribution": Choice(name="affinity"),
+        "aux_head": AuxHead(channels=8, relu=True, dropout=0.1),
+        "align_corners": True,
+    }
+    return ModelParams(**{**content, **changes})
+
+
+@pytest.fixture
+def model() -> Segmentor:
+    return build_segmentor(params(), 3)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (33, 57)])
+@pytest.mark.parametrize("training", [True, False])
+def test_outputs_are_named_and_at_the_inputs_size_whatever_the_mode(model, size, training):
+    model.train(training)
+    images = torch.rand(2, 3, *size)
+    output = model(images)
+    assert output.logits.shape == (2, 3, *size)
+    assert output.logits.dtype == torch.float32
+    assert output.aux_logits is None
+    assert model(images, with_aux=True).aux_logits.shape == (2, 3, *size)
+
+
+def test_asking_for_auxiliary_logits_changes_no_main_logit(model):
+    images = torch.rand(2, 3, 32, 48)
+    model.eval()
+    torch.testing.assert_close(model(images).logits, model(images, with_aux=True).logits, rtol=0, atol=0)
+
+
+def test_auxiliary_logits_of_a_model_without_are_refused():
+    model = build_segmentor(params(aux_head=None), 3)
+    assert model(torch.rand(2, 3, 32, 48)).aux_logits is None
+    with pytest.raises(ModelError, match="no auxiliary head"):
+        model(torch.rand(2, 3, 32, 48), with_aux=True)
+
+
+def test_model_normalises_its_images(model):
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    images = torch.rand(2, 3, 32, 48)
+    model.eval()(images)
+    expected = (images - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    torch.testing.assert_close(seen[0], expected)
+
+
+def test_backbone_feature_comes_first_in_the_concatenation(model):
+    seen = []
+    model.head.fuse.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    features = model.eval().backbone(torch.rand(1, 3, 32, 48))
+    model.head(features.main)
+    torch.testing.assert_close(seen[0][:, :16], features.main)
+
+
+def test_auxiliary_head_without_relu_lets_negative_features_pass():
+    model = build_segmentor(params(aux_head=AuxHead(channels=8, relu=False, dropout=0.0)), 3)
+    assert model.aux_head.transform(torch.randn(2, 16, 8, 8)).min() < 0
+
+
+def test_same_seed_draws_the_same_network():
+    states = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        states.append(build_segmentor(params(), 3).state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_every_parameter_learns():
+    model = build_segmentor(params(), 3)
+    output = model(torch.rand(2, 3, 32, 48), with_aux=True)
+    (output.logits.square().mean() + output.aux_logits.square().mean()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_saved_and_loaded_is_the_same_model(model, tmp_path):
+    images = torch.rand(2, 3, 32, 48)
+    model(images)  # moves the running statistics, which are part of the model
+    weights.save(tmp_path / "w.safetensors", model, params(), CLASSES)
+    loaded = gald.load(tmp_path / "w.safetensors")
+    assert not loaded.training
+    assert loaded.class_names == CLASSES
+    torch.testing.assert_close(loaded(images).logits, model.eval()(images).logits, rtol=0, atol=0)
+
+
+def test_equal_weights_give_equal_bytes(model, tmp_path):
+    for name in ("a", "b"):
+        weights.save(tmp_path / name, model, params(), CLASSES)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_loading_fetches_no_pretrained_weights(tmp_path, monkeypatch):
+    backbone = Choice(name="timm", model="tf_efficientnet_lite0", pretrained="package", fuse="add", fuse_channels=16)
+    described = params(backbone=backbone)
+    model = build_segmentor(described, 3)
+    assert model.coverage["loaded"] == 240
+    weights.save(tmp_path / "w.safetensors", model, described, CLASSES)
+    monkeypatch.setattr("gald.models.backbone.timm.from_package", lambda *_: pytest.fail("fetched again"))
+    loaded = weights.load(tmp_path / "w.safetensors")
+    name = "backbone.network.conv_stem.weight"
+    assert torch.equal(loaded.state_dict()[name], model.state_dict()[name])
+
+
+def test_truncated_altered_and_missing_files_are_refused(model, tmp_path):
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(ModelError, match="no weights at"):
+        weights.load(path)
+    weights.save(path, model, params(), CLASSES)
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], content[:5], b"", b"\xff" * 64):
+        path.write_bytes(damaged)
+        with pytest.raises(ModelError, match="damaged or no safetensors file"):
+            weights.load(path)
+
+
+def test_foreign_file_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match="not written by gald"):
+        weights.load(tmp_path / "w.safetensors")
+
+
+def test_tensors_that_do_not_fit_are_named(model, tmp_path):
+    path = tmp_path / "w.safetensors"
+    model.extra = torch.nn.Linear(1, 1)
+    weights.save(path, model, params(aux_head=None, channels=24), CLASSES)
+    with pytest.raises(ModelError, match=r"unknown aux_head\..*extra\.bias.*another shape head\.after\.0\.weight"):
+        weights.load(path)
+
+
+def test_other_classes_are_refused(model, tmp_path):
+    path = tmp_path / "w.safetensors"
+    weights.save(path, model, params(), CLASSES)
+    assert weights.load(path, classes=CLASSES).num_classes == 3
+    with pytest.raises(ModelError, match="class 1 is 'sky', wanted is 'car'"):
+        weights.load(path, classes=("road", "car", "pole"))
+    with pytest.raises(ModelError, match="3 classes, 2 are wanted"):
+        weights.load(path, classes=("road", "sky"))
+    with pytest.raises(ModelError, match="2 class names for a model of 3"):
+        weights.save(path, model, params(), ("road", "sky"))
