@@ -94,7 +94,8 @@ def ohem(logits: Logits, mask: Mask, *, threshold: float, min_kept: int, ignore_
     probabilities = losses.detach().neg().exp()  # of the true class
     hard = probabilities <= threshold
     if int(hard.sum()) < min_kept:
-        hard = probabilities <= probabilities.kthvalue(min_kept).values  # a selection, no sort
+        hardest = probabilities.topk(min_kept, largest=False, sorted=False).values  # a selection, no full sort
+        hard = probabilities <= hardest.max()
     return losses[hard].mean()
 
 
