@@ -147,6 +147,7 @@ def _line(table: Table, dataset: str, row: str, by_seed: dict[int, Measured]) ->
             entry.column: Reference(entry.value, entry.method, entry.protocol, entry.source)
             for entry in table.published
             if (entry.row, entry.dataset) == (row, dataset)
+            and first["edition"] == "full"  # drawn scenes compare with none
         },
     )
 

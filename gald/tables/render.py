@@ -154,7 +154,7 @@ def sentence(comparison: Comparison, content: Content) -> str:
     Examples
     --------
     A mean of +2.0 points over three seeds reads ``Cityscapes, mIoU: GA then LD minus GA: +1.0, +2.0, +3.0 (seeds 0,
-    1, 2), mean +2.0 points, 95 % t interval -0.5 to +4.5: not distinguishable (the interval covers zero).``
+    1, 2), mean +2.0 points, 95 % t interval -0.48 to +4.48: not distinguishable (the interval covers zero).``
     """
     labels = {(line.dataset, line.row): line.label for line in content.lines}
     candidate, baseline = (labels[comparison.dataset, row] for row in (comparison.candidate, comparison.baseline))
@@ -168,7 +168,7 @@ def sentence(comparison: Comparison, content: Content) -> str:
         return f"{head}{each} points (seed {change.seeds[0]}); {verdict(change)}."
     text = f"{head}{each} (seeds {', '.join(map(str, change.seeds))}), mean {points(change.mean, signed=True)} points"
     if change.interval is not None:
-        low, high = (points(end, signed=True) for end in change.interval)
+        low, high = (points(end, signed=True, decimals=2) for end in change.interval)
         text += f", 95 % t interval {low} to {high}"
     return f"{text}: {verdict(change)}."
 

@@ -39,7 +39,7 @@ def test_markdown_shows_percent_cost_and_the_named_comparison(suite):
     # Differences 2, 3, 4 points: mean 3, deviation 1, so 3 -+ 4.302653 / sqrt(3) = 3 -+ 2.484.
     assert (
         "CamVid, mIoU: GA, then LD minus GA: +2.0, +3.0, +4.0 (seeds 0, 1, 2), mean +3.0 points, "
-        "95 % t interval +0.5 to +5.5: higher (the interval leaves zero out)." in text
+        "95 % t interval +0.52 to +5.48: higher (the interval leaves zero out)." in text
     )
     assert "Does LD help?" in text
     assert "untested: CamVid, Boundary mIoU: GA, then LD minus GA 0.0 points." in text
