@@ -70,7 +70,7 @@ def test_a_damaged_file_names_itself(make_run: Callable[..., Run], prepared: Pat
     [
         (
             Sample("a/7", np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 9, np.uint8)),
-            "sample a/7: train id 9 .* 4 clas",
+            "a/7: train id 9 .* 4 classes",
         ),
         (Sample("a/7", np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), np.uint8)), r"sample a/7: .*\(4, 5\)"),
     ],

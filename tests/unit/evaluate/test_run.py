@@ -1,0 +1,152 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gald import files, paths
+from gald.datasets._reader import PreparedSplit
+from gald.errors import DatasetError, GaldError, StaleMetrics
+from gald.evaluate.run import evaluate, gallery_indices
+from gald.metrics import confusion_matrix, scores
+from gald.params import Run
+from gald.train.run import train
+
+SHORT = {"max_iters": 12, "warmup_iters": 0}
+
+
+@pytest.fixture
+def trained(make_run: Callable[..., Run]) -> Run:
+    run = make_run(train=SHORT)
+    train(run)
+    return run
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_metrics_say_what_the_predictions_score(trained: Run, prepared: Path) -> None:
+    evaluate(trained)
+    metrics = read(paths.metrics(trained.name))
+    with np.load(paths.predictions(trained.name) / "confusion.npz") as counts:
+        found = scores(counts["confusion"])
+        per_image = np.zeros((5, 16), np.int64)
+        np.add.at(per_image, (counts["image"], counts["cell"]), counts["count"])
+        boundary = scores(counts["boundary"])
+        assert (per_image.sum(0).reshape(4, 4) == counts["confusion"]).all()
+        assert counts["confusion"].sum() == 5 * 48 * 61  # three columns of each mask are ignored
+        assert 0 < counts["boundary"].sum() < counts["confusion"].sum() / 2
+    assert metrics["mean_iou"] == found.mean_iou
+    assert metrics["boundary_mean_iou"] == boundary.mean_iou
+    assert metrics["pixel_accuracy"] == found.pixel_accuracy > 0.4
+    assert [row["name"] for row in metrics["per_class"]] == ["sky", "road", "car", "tree"]
+    assert metrics["absent"] == []
+    assert metrics["run_sha256"] == files.sha256(paths.run_json(trained.name))
+    assert metrics["params_sha256"] == trained.digest()
+    assert (metrics["images"], metrics["split"], metrics["gmacs_size"]) == (5, "test", [32, 48])
+    assert metrics["protocol"].startswith("whole image, native size")
+
+
+def test_kept_predictions_are_those_that_were_scored(trained: Run, prepared: Path) -> None:
+    evaluate(trained)
+    listing = read(paths.predictions_json(trained.name))
+    assert [sample["id"] for sample in listing["samples"]] == ["test/scene00", "test/scene04"]
+    split = PreparedSplit(prepared, ["test"])
+    with np.load(paths.predictions(trained.name) / "confusion.npz") as counts:
+        for sample, index in zip(listing["samples"], (0, 4), strict=True):
+            path = paths.predictions(trained.name) / sample["file"]
+            assert files.sha256(path) == sample["sha256"]
+            with Image.open(path) as picture:
+                assert picture.mode == "P"
+                assert picture.getpalette()[:6] == [70, 130, 180, 128, 64, 128]
+                prediction = np.array(picture)
+            image = np.zeros(16, np.int64)
+            image[counts["cell"][counts["image"] == index]] = counts["count"][counts["image"] == index]
+            np.testing.assert_array_equal(confusion_matrix(split[index].mask, prediction, 4), image.reshape(4, 4))
+
+
+def test_twice_is_the_same_to_the_byte(trained: Run) -> None:
+    def written() -> dict[str, str]:
+        found = [paths.metrics(trained.name), *paths.predictions(trained.name).iterdir()]
+        return {path.name: files.sha256(path) for path in found}
+
+    evaluate(trained)
+    first = written()
+    evaluate(trained)
+    assert written() == first
+
+
+def test_input_size_and_scored_size_differ(make_run: Callable[..., Run]) -> None:
+    run = make_run(train=SHORT, evaluate={"image_size": [24, 40]})
+    train(run)
+    evaluate(run)
+    assert read(paths.metrics(run.name))["protocol"].startswith("whole image, input 24x40, ")
+    with np.load(paths.predictions(run.name) / "confusion.npz") as counts:
+        assert counts["confusion"].sum() == 5 * 48 * 61
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("no record", r"runs/.*/run\.json is missing: run `gald train mini/camvid/none-seed0` again"),
+        ("half a record", r"run\.json is damaged"),
+        ("no weights", r"weights\.safetensors is missing"),
+        ("other weights", r"weights\.safetensors is not what .*run\.json promises"),
+        ("another run", r"run\.json: it is another run's"),
+        ("other data", r"manifest\.json has changed since the run was trained"),
+        ("no data", r"manifest\.json is missing; run `gald prepare mini/camvid`"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(trained: Run, prepared: Path, damage: str, message: str) -> None:
+    evaluate(trained)
+    record, manifest = paths.run_json(trained.name), prepared / "manifest.json"
+    if damage == "no record":
+        record.unlink()
+    elif damage == "half a record":
+        record.write_text(record.read_text()[:50])
+    elif damage == "no weights":
+        paths.weights(trained.name).unlink()
+    elif damage == "other weights":
+        content = bytearray(paths.weights(trained.name).read_bytes())
+        content[-1] ^= 1
+        paths.weights(trained.name).write_bytes(content)
+    elif damage == "another run":
+        record.write_text(record.read_text().replace("none-seed0", "none-seed7"))
+    elif damage == "other data":
+        manifest.write_text(manifest.read_text().replace('"converter": 1', '"converter": 2'))
+    else:
+        shutil.rmtree(prepared)
+    with pytest.raises(GaldError, match=message):
+        evaluate(trained)
+    assert not paths.metrics(trained.name).exists()  # no number of before survives
+
+
+def test_changed_params_are_refused(trained: Run, make_run: Callable[..., Run]) -> None:
+    with pytest.raises(StaleMetrics, match="params have changed since it was trained"):
+        evaluate(make_run(train=SHORT | {"learning_rate": 0.01}))
+
+
+def test_a_damaged_sample_leaves_nothing_half_written(trained: Run, prepared: Path) -> None:
+    path = prepared / "masks/test/scene03.png"
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DatasetError, match=r"scene03\.png cannot be read"):
+        evaluate(trained)
+    assert not paths.metrics(trained.name).exists()
+    assert not paths.predictions(trained.name).exists()
+    assert list(paths.predictions(trained.name).parent.iterdir()) == []
+
+
+def test_an_unknown_id_names_its_sample(trained: Run, prepared: Path) -> None:
+    Image.fromarray(np.full((48, 64), 9, np.uint8)).save(prepared / "masks/test/scene02.png")
+    with pytest.raises(DatasetError, match=r"sample test/scene02: the mask holds train id 9, .* 4 classes"):
+        evaluate(trained)
+
+
+def test_the_gallery_is_spread_over_the_split() -> None:
+    assert gallery_indices(233, 4) == [0, 77, 155, 232]
+    assert gallery_indices(3, 0) == []
+    assert gallery_indices(1, 4) == [0]

@@ -1,0 +1,279 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import gald
+from gald import files, locking, paths
+from gald.errors import DatasetError, RunBusy, TrainingDiverged, TrainingInterrupted
+from gald.params import Run
+from gald.train import history, loop
+from gald.train import run as train_run
+from gald.train.run import train
+
+CHILD = """
+import json, logging, sys
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+from gald.errors import GaldError
+from gald.params import Run, RunParams
+from gald.train.run import train
+name, content = sys.argv[1:]
+params = RunParams.model_validate_json(content)
+try:
+    train(Run(name, *name.split("/")[:2], "none", params.train.seed, params))
+except GaldError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+def start(run: Run, **kwargs: Any) -> subprocess.Popen[str]:
+    """Train in a process of its own, as a workflow does."""
+    environment = os.environ | {"PYTHONPATH": str(Path(gald.__file__).parents[1])}
+    arguments = [sys.executable, "-c", CHILD, run.name, run.params.model_dump_json()]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment, **kwargs)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+def outcome(run: Run) -> tuple[str, str, list[dict[str, Any]], str]:
+    """What a run leaves, times left out."""
+    lines = history.read(paths.history(run.name))
+    kept = [
+        {key: value for key, value in line.items() if key not in ("images_per_second", "data_wait", "timestamp")}
+        for line in lines
+    ]
+    csv = paths.history_csv(run.name).read_text()
+    return files.sha256(paths.weights(run.name)), paths.run_json(run.name).read_text(), kept, csv
+
+
+def test_a_run_leaves_what_it_promises(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    train(run)
+    record = json.loads(paths.run_json(run.name).read_text())
+    assert record["run"] == run.name
+    assert record["params_sha256"] == run.digest()
+    assert record["manifest_sha256"] == files.sha256(paths.manifest("mini", "camvid"))
+    assert record["weights"] == {"file": "weights.safetensors", "sha256": files.sha256(paths.weights(run.name))}
+    assert (record["iterations"], record["num_classes"], record["determinism"]) == (30, 4, "bitwise")
+    assert record["environment"]["threads"] == 1
+    assert record["code"]["resumed_from"] == []
+    assert yaml.safe_load(paths.run_params(run.name).read_text())["train"]["max_iters"] == 30
+    lines = history.read(paths.history(run.name))
+    assert [line["iteration"] for line in lines] == [7, 14, 21, 28, 30]
+    assert lines[-1]["loss"] < lines[0]["loss"] / 1.5
+    assert paths.history_csv(run.name).read_text().splitlines()[1].startswith("7,")
+    assert not paths.checkpoint_dir(run.name).exists()
+    model = gald.load(paths.weights(run.name))
+    assert model(torch.zeros(1, 3, 32, 48)).logits.shape == (1, 4, 32, 48)
+
+
+def test_a_repeated_run_is_the_same_to_the_bit_whatever_the_workers(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    train(run)
+    first = outcome(run)
+    train(run)
+    assert outcome(run) == first
+    threaded = make_run("mini/camvid/none-seed1", train={"workers": 2})
+    train(threaded)
+    assert outcome(threaded)[0] == first[0]
+    assert outcome(threaded)[2:] == first[2:]
+
+
+def test_threads_and_recipe_are_part_of_a_runs_digest_and_its_evaluation_is_not(make_run: Callable[..., Run]) -> None:
+    digest = make_run().digest()
+    assert make_run(train={"threads": 2}).digest() != digest
+    assert make_run(train={"learning_rate": 0.06}).digest() != digest
+    assert make_run(evaluate={"gallery": 7}).digest() == digest
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
+    """Let the next training be told to stop after some iterations."""
+
+    def train_some(state: loop.State, samples: Any, params: Any, hooks: loop.Hooks) -> None:
+        def stop() -> str | None:
+            return "a test said so" if state.iteration == iteration else None
+
+        real(state, samples, params, loop.Hooks(stop, hooks.keep, hooks.write, hooks.show))
+
+    real = loop.train
+    monkeypatch.setattr(loop, "train", train_some)
+
+
+@pytest.mark.parametrize("iteration", [1, 7, 10, 17, 29])
+def test_stopping_anywhere_changes_no_bit(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, iteration: int
+) -> None:
+    unbroken, broken = make_run(), make_run("mini/camvid/none-seed1")
+    train(unbroken)
+    with monkeypatch.context() as patch:
+        stop_at(patch, iteration)
+        with pytest.raises(TrainingInterrupted, match=f"after iteration {iteration} of 30, because a test said so"):
+            train(broken)
+    assert not paths.run_json(broken.name).exists()
+    train(broken)
+    expected, found = outcome(unbroken), outcome(broken)
+    assert found[0] == expected[0]
+    assert found[2:] == expected[2:]
+
+
+def test_kill_9_at_any_moment_changes_no_bit(make_run: Callable[..., Run]) -> None:
+    recipe = {"max_iters": 60, "checkpoint_every": 2, "log_every": 3}
+    unbroken, broken = make_run(train=recipe), make_run("mini/camvid/none-seed1", train=recipe)
+    train(unbroken)
+    rng = random.Random(0)
+    kept = paths.checkpoint_dir(broken.name)
+    kills = 0
+    while not paths.run_json(broken.name).exists():
+        before = {path.name for path in kept.glob("*.checkpoint")}
+        child = start(broken)
+        wait_until(lambda: child.poll() is not None or {path.name for path in kept.glob("*.checkpoint")} - before)
+        time.sleep(rng.uniform(0, 0.1))
+        if kills < 4 and child.poll() is None:
+            child.kill()
+            kills += 1
+        child.communicate(timeout=60)
+    assert kills >= 2
+    expected, found = outcome(unbroken), outcome(broken)
+    assert found[0] == expected[0]
+    assert found[2:] == expected[2:]
+    assert not kept.exists()
+
+
+LONG = {"max_iters": 100_000, "checkpoint_every": 50_000}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_saves_and_ends_with_a_message(make_run: Callable[..., Run], number: signal.Signals) -> None:
+    run = make_run(train=LONG)
+    child = start(run)
+    wait_until(lambda: (paths.checkpoint_dir(run.name) / "history.jsonl").exists())
+    child.send_signal(number)
+    _, errors = child.communicate(timeout=30)
+    assert child.returncode == 1
+    assert "TrainingInterrupted: stopped after iteration" in errors
+    assert f"because it was sent {number.name}; the same command goes on" in errors
+    assert len(list(paths.checkpoint_dir(run.name).glob("*.checkpoint"))) == 1
+    assert not paths.run_json(run.name).exists()
+
+
+def test_an_orphan_saves_and_stops(make_run: Callable[..., Run]) -> None:
+    run = make_run(train=LONG)
+    # a parent like Snakemake, which starts the training and is killed
+    waiting = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+    environment = os.environ | {"PYTHONPATH": str(Path(gald.__file__).parents[1])}
+    command = [sys.executable, "-c", CHILD, run.name, run.params.model_dump_json()]
+    with Path("log").open("w") as log:
+        parent = subprocess.Popen([sys.executable, "-c", waiting, *command], stderr=log, env=environment)
+    kept = paths.checkpoint_dir(run.name)
+    wait_until((kept / "history.jsonl").exists)
+    with (
+        pytest.raises(RunBusy, match=rf"{run.name} is busy: process \d+ on \S+ holds"),
+        locking.held(run.name, wait_s=0),
+    ):
+        pass
+    parent.kill()
+    parent.wait()
+    with locking.held(run.name, wait_s=20):  # free as soon as the orphan has ended
+        assert len(list(kept.glob("*.checkpoint"))) == 1
+    assert f"because the process that started it ({parent.pid}) is gone" in Path("log").read_text()
+
+
+def test_two_trainings_of_one_run_are_one_too_many(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    monkeypatch.setattr(train_run, "LOCK_WAIT_S", 0.2)
+    with locking.held(run.name, wait_s=0), pytest.raises(RunBusy, match=f"{run.name} is busy: process {os.getpid()} "):
+        train(run)
+
+
+def test_other_params_start_afresh_and_say_so(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    changed = {"learning_rate": 0.02}
+    expected = make_run("mini/camvid/none-seed1", train=changed)
+    train(expected)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 12)
+        with pytest.raises(TrainingInterrupted):
+            train(make_run())
+    run = make_run(train=changed)
+    train(run)
+    assert "was made with other params; starting afresh" in caplog.text
+    assert outcome(run)[0] == outcome(expected)[0]
+    assert outcome(run)[2] == outcome(expected)[2]
+
+
+def test_other_code_goes_on_and_is_recorded(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run()
+    with monkeypatch.context() as patch:
+        stop_at(patch, 12)
+        patch.setattr("gald.provenance.code_digest", lambda: "0" * 64)
+        with pytest.raises(TrainingInterrupted):
+            train(run)
+    train(run)
+    assert "made by other code" in caplog.text
+    assert json.loads(paths.run_json(run.name).read_text())["code"]["resumed_from"] == ["0" * 64]
+
+
+def test_a_loss_that_is_not_finite_is_named_and_the_last_good_state_kept(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    real = loop.segmentation_loss
+
+    def explode(output: Any, mask: Any, params: Any) -> Any:
+        losses = real(output, mask, params)
+        return losses._replace(total=losses.total * float("inf")) if next(calls) == 23 else losses
+
+    calls = iter(range(1, 100))
+    monkeypatch.setattr(loop, "segmentation_loss", explode)
+    message = r"iteration 23: the loss is inf .* learning rate 0\.0\d+ on samples train/scene\d\d, .*lower"
+    with pytest.raises(TrainingDiverged, match=message):
+        train(run)
+    assert sorted(path.name for path in paths.checkpoint_dir(run.name).glob("*.checkpoint")) == [
+        "000000010.checkpoint",
+        "000000020.checkpoint",
+    ]
+    assert not paths.run_json(run.name).exists()
+
+
+def test_unprepared_data_is_one_clear_error(make_run: Callable[..., Run], prepared: Path) -> None:
+    (prepared / "manifest.json").unlink()
+    with pytest.raises(DatasetError, match=r"manifest\.json is missing; run `gald prepare mini/camvid`"):
+        train(make_run())
+
+
+def test_training_from_a_thread_works_without_signals(make_run: Callable[..., Run]) -> None:
+    run = make_run(train={"max_iters": 4})
+    worker = threading.Thread(target=train, args=(run,))
+    worker.start()
+    worker.join()
+    assert paths.run_json(run.name).exists()
+
+
+def test_torchs_settings_are_put_back(make_run: Callable[..., Run]) -> None:
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    train(make_run(train={"max_iters": 4, "threads": 2}))
+    assert (torch.get_num_threads(), torch.get_deterministic_debug_mode()) == before
+    if not torch.cuda.is_available():
+        with pytest.raises(gald.errors.GaldError, match="no CUDA device"):
+            train(make_run(train={"device": "cuda"}))
