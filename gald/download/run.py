@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,7 +63,7 @@ def download(edition: str, dataset: str, params: Params) -> Path:
     spec = load_spec(dataset)
     if edition not in ("mini", "full"):
         raise DatasetError(f"no edition is called {edition!r}; editions are mini and full")
-    with held(f"download/{edition}/{dataset}", wait_s=0.0):
+    with held(f"download/{edition}/{dataset}", wait_s=0.0), named(paths.raw(edition, dataset)):
         generator = _generator(params.seed) if edition == "mini" else None
         if _is_whole(edition, dataset, generator):
             _log.info("%s/%s: already downloaded", edition, dataset)
@@ -70,6 +71,17 @@ def download(edition: str, dataset: str, params: Params) -> Path:
         paths.raw_json(edition, dataset).unlink(missing_ok=True)  # while files change, nothing vouches for them
         fetched = _drawn(spec, params.seed) if edition == "mini" else _fetched(spec)
         return _unpack_all(edition, spec, fetched, generator)
+
+
+@contextmanager
+def named(folder: Path) -> Iterator[None]:
+    """Let an OSError that names no file, as that of a full disk, name the folder being made."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(folder)
+        raise
 
 
 def _generator(seed: int) -> dict[str, int]:

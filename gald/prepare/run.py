@@ -76,9 +76,14 @@ def prepare(edition: str, dataset: str, params: Params) -> Path:
     samples = spec.index(paths.raw(edition, dataset) / "files")
     _check_lists(spec, samples, edition)
     folder = paths.prepared(edition, dataset)
-    with held(f"prepare/{edition}/{dataset}", wait_s=0.0), replaced_folder(folder) as partial_folder:
-        converted = _convert(spec, samples, partial_folder, params.processes)
-        _write(spec, edition, str(raw["tree_sha256"]), converted, partial_folder)
+    try:
+        with held(f"prepare/{edition}/{dataset}", wait_s=0.0), replaced_folder(folder) as partial_folder:
+            converted = _convert(spec, samples, partial_folder, params.processes)
+            _write(spec, edition, str(raw["tree_sha256"]), converted, partial_folder)
+    except OSError as error:
+        if error.filename is None:  # that of a full disk names no file
+            error.filename = str(folder)
+        raise
     _log.info("%s/%s: %s", edition, dataset, ", ".join(f"{name} {len(rows)}" for name, rows in converted.items()))
     return paths.manifest(edition, dataset)
 

@@ -1,6 +1,7 @@
 """The line from drawn archives to samples, for every benchmark, and the prepare stage's own faults."""
 
 import csv
+import errno
 import json
 import os
 import subprocess
@@ -166,6 +167,18 @@ def test_the_real_benchmark_must_be_complete(repository: Path) -> None:
     paths.raw("mini", "camvid").rename(paths.raw("full", "camvid"))
     with pytest.raises(DatasetError, match="split train has 9 samples, expected 367"):
         prepare("full", "camvid", PARAMS)
+
+
+def test_full_disk_leaves_nothing(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    download("mini", "camvid", PARAMS)
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left on device: 'data/prepared/mini/camvid'"):
+        prepare("mini", "camvid", PARAMS)
+    assert not paths.prepared("mini", "camvid").exists()
+    assert not list(Path().rglob("*.part"))
 
 
 def test_two_at_once(repository: Path) -> None:
