@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#882255", "#999933")
 INK = "#33404d"
 _WIDTH = 9.2  # inches
+_SMALLEST_SPAN = 5.0  # points of percent that an axis of scores shows at least
 _RULES = """<style>@media (prefers-color-scheme: dark) {
  [style*="fill: #33404d"] { fill: #c9d3dd !important; }
  [style*="stroke: #33404d"] { stroke: #c9d3dd !important; }
@@ -95,6 +96,7 @@ def scores_svg(content: Content) -> bytes:
         panels[0].set_title(lines[0].title, fontweight="bold")
     for axes, column in zip(grid[-1], columns, strict=True):
         axes.set_xlabel(SCORES[column])
+        _widen(axes)
     return _svg(figure)
 
 
@@ -114,6 +116,13 @@ def _score_panel(axes: Axes, content: Content, lines: list[Line], column: str) -
     axes.tick_params(length=0)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12)
+
+
+def _widen(axes: Axes) -> None:
+    """Give the scale some points at least: a plot that zooms in until noise fills it misleads."""
+    low, high = axes.get_xlim()
+    missing = max(0.0, _SMALLEST_SPAN - (high - low))
+    axes.set_xlim(low - missing / 2, high + missing / 2)
 
 
 @_styled()

@@ -73,7 +73,8 @@ def grid(content: Content) -> tuple[list[str], list[list[str]]]:
 
 
 def _grid_of_rows(content: Content) -> tuple[list[str], list[list[str]]]:
-    several, protocols = len(content.datasets) > 1, len({line.protocol for line in content.lines}) > 1
+    several = len(content.datasets) > 1
+    protocols = len({(line.dataset, line.protocol) for line in content.lines}) > len(content.datasets)
     full = content.edition == "full"
     cited = [column for column in content.columns if any(column in line.published for line in content.lines)]
     cited = cited or list(content.columns[:1])  # so that a missing number is said to be missing
@@ -83,7 +84,12 @@ def _grid_of_rows(content: Content) -> tuple[list[str], list[list[str]]]:
         header += [f"Published {SCORES[column]}", "Ours - published", "Source and protocol"]
     rows = []
     for line in content.lines:
-        cells = [*([line.title] if several else []), line.label, f"{line.parameters / 1e6:.2f}", _gmacs(line.gmacs)]
+        cells = [
+            *([line.title] if several else []),
+            line.label,
+            _three_digits(line.parameters / 1e6),
+            _three_digits(line.gmacs),
+        ]
         cells += [*(score_cell(line.spreads.get(column)) for column in content.columns), str(len(line.seeds))]
         cells += [line.protocol] if protocols else []
         for column in cited if full else []:
@@ -110,8 +116,8 @@ def _grid_of_datasets(content: Content) -> tuple[list[str], list[list[str]]]:
     for row in content.rows:
         lines = {line.dataset: line for line in content.lines if line.row == row}
         present = list(lines.values())
-        cells = [present[0].label, _range(f"{line.parameters / 1e6:.2f}" for line in present)]
-        cells.append(_range(_gmacs(line.gmacs) for line in present))
+        cells = [present[0].label, _range(_three_digits(line.parameters / 1e6) for line in present)]
+        cells.append(_range(_three_digits(line.gmacs) for line in present))
         for dataset in content.datasets:
             for column in content.columns:
                 cells += _dataset_cells(lines.get(dataset), column, full)
@@ -133,7 +139,7 @@ def _range(cells: Iterable[str]) -> str:
     return known[0] if len(known) == 1 else f"{known[0]} to {known[-1]}"
 
 
-def _gmacs(value: float) -> str:
+def _three_digits(value: float) -> str:
     return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 

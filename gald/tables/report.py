@@ -18,7 +18,7 @@ from gald.tables.page import page, table_view
 from gald.tables.statistics import MIN_SEEDS, points, spread
 
 LOG = logging.getLogger("gald")
-_OPEN_CLASSES = 20  # longer lists of classes are folded
+_OPEN_CLASSES = 20  # longer lists of classes are folded, and all but the first
 
 
 def build_report(suite: Suite) -> None:
@@ -87,8 +87,8 @@ def _lede(suite: Suite, contents: Sequence[Content]) -> str:
     return f"{_count(contents, 'table')} from {_count(runs, 'trained run')} on {data}: {datasets}."
 
 
-def _count(things: Sequence[object], word: str) -> str:
-    return f"{len(things)} {word}{'s' * (len(things) != 1)}"
+def _count(things: Sequence[object], word: str, words: str = "") -> str:
+    return f"{len(things)} {word if len(things) == 1 else words or word + 's'}"
 
 
 def _seed_count(line: Line) -> int:
@@ -127,16 +127,17 @@ def _class_blocks(contents: Sequence[Content]) -> Iterable[dict[str, Any]]:
         known = columns.get(line.row)
         if known is None or len(line.seeds) > len(known.seeds):
             columns[line.row] = line
-    for columns in lines.values():
+    for number, columns in enumerate(lines.values()):
         names = list(next(iter(columns.values())).runs[0].classes)
         cells = {name: [_class_cell(line, name) for line in columns.values()] for name in names}
-        names.sort(key=lambda name: all(cell["text"] == "absent" for cell in cells[name]))  # stable: absent ones last
+        present = [name for name in names if any(cell["share"] for cell in cells[name])]
         yield {
             "title": next(iter(columns.values())).title,
-            "count": len(names),
-            "open": len(lines) == 1 and len(names) <= _OPEN_CLASSES,
+            "count": _count(names, "class", "classes"),
+            "open": number == 0 and len(present) <= _OPEN_CLASSES,
             "labels": [f"{line.label} (n = {len(line.seeds)})" for line in columns.values()],
-            "rows": [{"name": name, "cells": cells[name]} for name in names],
+            "rows": [{"name": name, "cells": cells[name]} for name in present],
+            "absent": [name for name in names if name not in present],
         }
 
 
@@ -176,7 +177,7 @@ def _environments(contents: Sequence[Content]) -> Iterable[dict[str, Any]]:
             f"torch {machine['torch']}",
             f"{machine['cpu']}, {machine['instruction_set']}",
             f"Device {machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}",
-            f"Repeats: {run.record['determinism']}",
+            f"Repeatable: {run.record['determinism']}",
         )
         groups.setdefault(lines, []).append(run.name)
     for shared, names in groups.items():

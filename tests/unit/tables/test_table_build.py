@@ -4,13 +4,13 @@ import json
 import re
 
 import pytest
-import results
 
 from gald import paths
 from gald.errors import ParamsError, StaleMetrics
 from gald.files import write_json
 from gald.tables.collect import collect
 from gald.tables.run import build_table
+from tests.unit.tables.conftest import TABLE, write_params, write_run
 
 
 def read(suite, suffix):
@@ -58,9 +58,9 @@ def test_latex_and_html_are_escaped(suite):
 
 def test_one_seed_gives_no_verdict(workplace):
     uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
-    suite = results.write_params(workplace, {"components": results.TABLE}, uses)
+    suite = write_params(workplace, {"components": TABLE}, uses)
     for run, score in zip(suite.runs, (0.6, 0.9), strict=True):
-        results.write_run(run, score)
+        write_run(run, score)
     build_table(suite, "components")
     assert "GA, then LD minus GA: +30.0 points (seed 0); one seed: no verdict." in read(suite, "md")
     assert "| GA | 1.23 | 0.512 | 60.0 | 50.0 | 1 |" in read(suite, "md")
@@ -103,7 +103,7 @@ def test_damaged_metrics_are_one_clear_line(suite):
 
 
 def test_mixed_code_and_other_params_are_flagged_under_the_table(suite):
-    results.write_run(suite.runs[0], 0.6, code="e" * 64, cpu="Another CPU")
+    write_run(suite.runs[0], 0.6, code="e" * 64, cpu="Another CPU")
     rewrite(paths.metrics(suite.runs[1].name), params_sha256="0" * 64)
     notes = "\n".join(collect(suite, "components").notes)
     assert "MIXED CODE: the runs were trained by different versions of the package" in notes
@@ -142,9 +142,9 @@ def full(workplace):
         "protocol": "test, single scale", "source": "a paper, table 1",
     }  # fmt: skip
     uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
-    suite = results.write_params(workplace, {"components": results.TABLE | {"published": [published]}}, uses, "full")
+    suite = write_params(workplace, {"components": TABLE | {"published": [published]}}, uses, "full")
     for run in suite.runs:
-        results.write_run(run, 0.6)
+        write_run(run, 0.6)
     return suite
 
 
@@ -169,3 +169,24 @@ def test_the_layout_with_a_column_a_benchmark(full):
     assert "| GA | 1.23 | 0.512 | 60.0 | 61.05 | 50.0 | not available | 1 |" in text
     assert "Published, CamVid, GA, mIoU (%): 61.05; GA, some backbone; test, single scale; a paper, table 1." in text
     assert '<th class="group" colspan="4">CamVid</th>' in read(full, "html")
+
+
+def test_published_numbers_do_not_stand_beside_drawn_scenes(workplace):
+    published = {
+        "row": "ga", "dataset": "camvid", "column": "mean_iou", "value": 0.6105, "method": "m", "protocol": "p",
+        "source": "s",
+    }  # fmt: skip
+    uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
+    suite = write_params(workplace, {"components": TABLE | {"published": [published]}}, uses)
+    for run in suite.runs:
+        write_run(run, 0.6)
+    build_table(suite, "components")
+    assert "61.05" not in read(suite, "md")
+    assert "0.6105" not in read(suite, "csv")
+
+
+def test_a_row_scored_by_another_protocol_is_marked(suite):
+    for run in suite.runs[3:]:
+        rewrite(paths.metrics(run.name), protocol="sliding window")
+    build_table(suite, "components")
+    assert "| GA, then LD | 1.23 | 0.512 | 66.0 ± 4.6 | 50.0 ± 0.0 | 3 | sliding window |" in read(suite, "md")

@@ -4,7 +4,6 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import results
 from PIL import Image
 
 from gald import paths
@@ -13,6 +12,7 @@ from gald.files import write_json
 from gald.tables import figures
 from gald.tables.collect import collect
 from gald.tables.report import build_report
+from tests.unit.tables.conftest import write_pictures, write_run
 
 
 class Links(HTMLParser):
@@ -36,7 +36,7 @@ def files_of(folder):
 
 @pytest.fixture
 def pictured(suite):
-    results.write_pictures(suite)
+    write_pictures(suite)
     return suite
 
 
@@ -95,7 +95,7 @@ def test_predictions_of_other_weights_are_left_out(pictured):
 def test_a_stale_run_leaves_the_old_page(pictured):
     build_report(pictured)
     before = files_of(paths.reports("tiny"))
-    results.write_run(pictured.runs[0], 0.9, run_sha256="0" * 64)
+    write_run(pictured.runs[0], 0.9, run_sha256="0" * 64)
     with pytest.raises(StaleMetrics):
         build_report(pictured)
     after = files_of(paths.reports("tiny"))
@@ -123,6 +123,17 @@ def test_plots_bear_no_date_and_no_other_style(suite, monkeypatch):
     assert figures.scores_svg(content) == svg
     assert b"dc:date" not in svg
     assert mpl.rcParams["font.size"] == 30.0
+
+
+def test_a_plot_of_scores_never_zooms_into_noise(suite, monkeypatch):
+    from matplotlib.figure import Figure
+
+    for run in suite.runs:
+        write_run(run, 0.6 + 0.0001 * run.seed, boundary=0.5)
+    limits = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: limits.extend(axes.get_xlim() for axes in self.axes))
+    figures.scores_svg(collect(suite, "components"))
+    assert all(high - low >= 5 for low, high in limits)
 
 
 def test_no_history_means_no_loss_plot(suite):

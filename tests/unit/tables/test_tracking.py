@@ -7,11 +7,11 @@ import time
 import warnings
 
 import pytest
-from tables import results
 
 from gald import paths, tracking
 from gald.files import write_json, write_text
 from gald.tables.run import build_table
+from tests.unit.tables.conftest import TABLE, write_params, write_run
 
 
 @pytest.fixture
@@ -20,9 +20,9 @@ def suite(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
-    loaded = results.write_params(tmp_path, {"components": results.TABLE}, uses)
+    loaded = write_params(tmp_path, {"components": TABLE}, uses)
     for run in loaded.runs:
-        results.write_run(run, 0.6)
+        write_run(run, 0.6)
     build_table(loaded, "components")
     return loaded
 
@@ -131,7 +131,7 @@ def test_the_store_follows_the_files_without_duplicates(suite, client, tmp_path,
     ids = {identity: entry.info.run_id for identity, entry in first.items()}
     assert {identity: entry.info.run_id for identity, entry in by_identity(client).items()} == ids
 
-    results.write_run(suite.runs[0], 0.7, code="e" * 64)  # trained again: replaced, and nothing else
+    write_run(suite.runs[0], 0.7, code="e" * 64)  # trained again: replaced, and nothing else
     assert tracking.track([suite])
     second = by_identity(client)
     assert second.keys() == first.keys()
