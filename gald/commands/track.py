@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from gald import paths
 from gald.params import load_suite, suite_names
 from gald.tracking import track as show
+
+LOG = logging.getLogger("gald")
 
 
 def track(suites: Sequence[str]) -> None:
@@ -23,4 +26,7 @@ def track(suites: Sequence[str]) -> None:
         A suite does not exist or is invalid. A store that cannot be reached raises nothing: it costs a warning.
     """
     names = suites or [name for name in suite_names() if paths.index(name).exists()]
+    if not names:
+        LOG.info("no suite has a start page yet: nothing to track")
+        return
     show([load_suite(name) for name in names])
