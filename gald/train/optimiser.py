@@ -64,14 +64,6 @@ class SGD:
                 parameter.grad = None
 
     def load(self, momenta: dict[str, Tensor]) -> None:
-        """Take over the momenta of a checkpoint.
-
-        Raises
-        ------
-        KeyError
-            The checkpoint's parameters are not this model's.
-        """
-        if momenta.keys() != self.momenta.keys():
-            raise KeyError(f"momenta of other parameters: {sorted(momenta.keys() ^ self.momenta.keys())[:5]}")
+        """Take over the momenta of a checkpoint, by name."""
         for name, value in momenta.items():
             self.momenta[name].copy_(value)

@@ -38,6 +38,7 @@ class _Task:
     run: Run
     split: PreparedSplit
     manifest_sha256: str
+    code: dict[str, Any]  # as it was when the training began: files may change while it runs
 
     @property
     def classes(self) -> list[str]:
@@ -122,33 +123,44 @@ def _task(run: Run) -> _Task:
     split = PreparedSplit(paths.prepared(run.params.edition, run.dataset), run.params.train.splits)
     if len(split) == 0:
         raise DatasetError(f"{split.folder}: no samples in {', '.join(split.splits)}; prepare the dataset again")
-    return _Task(run, split, files.sha256(paths.manifest(run.params.edition, run.dataset)))
+    code = {"commit": provenance.commit(), "digest": provenance.code_digest(), "dirty": provenance.is_dirty()}
+    return _Task(run, split, files.sha256(paths.manifest(run.params.edition, run.dataset)), code)
 
 
 def _start(task: _Task) -> tuple[loop.State, list[dict[str, Any]]]:
     """Build network and optimiser, and take over a checkpoint; also return whatever made that, oldest first."""
-    params = task.run.params
+    run, params = task.run, task.run.params
     torch.manual_seed(params.train.seed)
     model = channels_last(build_segmentor(params.model, len(task.classes)).to(params.train.device))
     state = loop.State(model, SGD(model, params.train))
-    origin = _origin(params.train)
+    # Names the code and the machine: what may change bits although params and data are the same.
+    origin = {"code": task.code["digest"], "environment": environment(params.train)}
     found = checkpoint.load(task.folder, task.identity)
+    if found is not None and not _fits(found, state):
+        _LOG.warning("%s: the checkpoint is of another network, since the code has changed; starting afresh", run.name)
+        found = None
     if found is None:
         checkpoint.clear(task.folder)
-        _LOG.info("%s: training %d iterations on %d samples", task.run.name, params.train.max_iters, len(task.split))
+        _LOG.info("%s: training %d iterations on %d samples", run.name, params.train.max_iters, len(task.split))
         return state, [origin]
-    if found.origins[-1] != origin:
-        _LOG.warning("%s: the checkpoint was made by other code or on another machine", task.run.name)
-        origin_list = [*found.origins, origin]
-    else:
-        origin_list = found.origins
-    model.load_state_dict(found.model)
+    state.model.load_state_dict(found.model)
     state.optimiser.load(found.momenta)
     state.iteration = found.iteration
     state.interval = loop.Interval.resumed(found.interval)
     history.truncate(task.growing_history, found.iteration)
-    _LOG.info("%s: going on from iteration %d of %d", task.run.name, found.iteration, params.train.max_iters)
-    return state, origin_list
+    _LOG.info("%s: going on from iteration %d of %d", run.name, found.iteration, params.train.max_iters)
+    if found.origins[-1] == origin:
+        return state, found.origins
+    _LOG.warning("%s: the checkpoint was made by other code or on another machine; run.json says so", run.name)
+    return state, [*found.origins, origin]
+
+
+def _fits(found: checkpoint.Checkpoint, state: loop.State) -> bool:
+    pairs = ((found.model, state.model.state_dict()), (found.momenta, state.optimiser.momenta))
+    return all(
+        {name: value.shape for name, value in kept.items()} == {name: value.shape for name, value in built.items()}
+        for kept, built in pairs
+    )
 
 
 def _checkpoint(task: _Task, state: loop.State, origins: list[dict[str, Any]]) -> checkpoint.Checkpoint:
@@ -160,11 +172,6 @@ def _checkpoint(task: _Task, state: loop.State, origins: list[dict[str, Any]]) -
         model=state.model.state_dict(),
         momenta=state.optimiser.momenta,
     )
-
-
-def _origin(params: TrainParams) -> dict[str, Any]:
-    """Name the code and the machine: what may change bits although params and data are the same."""
-    return {"code": provenance.code_digest(), "environment": environment(params)}
 
 
 def environment(params: TrainParams) -> dict[str, Any]:
@@ -213,13 +220,9 @@ def _record(task: _Task, model: Segmentor, origins: list[dict[str, Any]]) -> dic
         "weights": {"file": file.name, "sha256": files.sha256(file)},
         "iterations": params.max_iters,
         "num_classes": len(task.classes),
-        "code": {
-            "commit": provenance.commit(),
-            "digest": provenance.code_digest(),
-            "dirty": provenance.is_dirty(),
-            "resumed_from": list(dict.fromkeys(origin["code"] for origin in origins[:-1])),
-        },
+        "code": task.code,
         "environment": environment(params),
         "pretrained": model.coverage,
-        "determinism": "bitwise" if params.device == "cpu" else "seeded",
+        "resumed_from": origins[:-1],  # other code or machines that made a part of it; those promise no bits
+        "determinism": "bitwise" if params.device == "cpu" and len(origins) == 1 else "seeded",
     }

@@ -17,6 +17,7 @@ import yaml
 import gald
 from gald import files, locking, paths
 from gald.errors import DatasetError, RunBusy, TrainingDiverged, TrainingInterrupted
+from gald.models.segmentor import build_segmentor
 from gald.params import Run
 from gald.train import history, loop
 from gald.train import run as train_run
@@ -78,7 +79,7 @@ def test_a_run_leaves_what_it_promises(make_run: Callable[..., Run]) -> None:
     assert record["weights"] == {"file": "weights.safetensors", "sha256": files.sha256(paths.weights(run.name))}
     assert (record["iterations"], record["num_classes"], record["determinism"]) == (30, 4, "bitwise")
     assert record["environment"]["threads"] == 1
-    assert record["code"]["resumed_from"] == []
+    assert record["resumed_from"] == []
     assert yaml.safe_load(paths.run_params(run.name).read_text())["train"]["max_iters"] == 30
     lines = history.read(paths.history(run.name))
     assert [line["iteration"] for line in lines] == [7, 14, 21, 28, 30]
@@ -236,7 +237,24 @@ def test_other_code_goes_on_and_is_recorded(
             train(run)
     train(run)
     assert "made by other code" in caplog.text
-    assert json.loads(paths.run_json(run.name).read_text())["code"]["resumed_from"] == ["0" * 64]
+    record = json.loads(paths.run_json(run.name).read_text())
+    assert [origin["code"] for origin in record["resumed_from"]] == ["0" * 64]
+    assert record["code"]["digest"] != "0" * 64
+    assert record["determinism"] == "seeded"
+
+
+def test_a_checkpoint_of_another_network_is_left_aside(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run()
+    with monkeypatch.context() as patch:
+        stop_at(patch, 12)
+        patch.setattr(train_run, "build_segmentor", lambda model, classes: build_segmentor(model, classes + 1))
+        with pytest.raises(TrainingInterrupted):
+            train(run)
+    train(run)
+    assert "is of another network" in caplog.text
+    assert json.loads(paths.run_json(run.name).read_text())["resumed_from"] == []
 
 
 def test_a_loss_that_is_not_finite_is_named_and_the_last_good_state_kept(
