@@ -53,12 +53,13 @@ def test_every_stage_of_smoke_asks_for_every_file_of_every_run(in_root):
     assert graph.stage_files(suite, "prepare")[0] == "data/prepared/mini/cityscapes/manifest.json"
     train = graph.stage_files(suite, "train")
     assert len(train) == 5 * len(suite.runs) == 20
+    leaf = f"{suite.runs[0].row}-seed0"
     assert train[:5] == [
-        "runs/smoke/cityscapes/cgnl-seed0/run.json",
-        "runs/smoke/cityscapes/cgnl-seed0/weights.safetensors",
-        "runs/smoke/cityscapes/cgnl-seed0/params.yaml",
-        "runs/smoke/cityscapes/cgnl-seed0/history.jsonl",
-        "reports/smoke/history/cityscapes/cgnl-seed0.csv",
+        f"runs/smoke/cityscapes/{leaf}/run.json",
+        f"runs/smoke/cityscapes/{leaf}/weights.safetensors",
+        f"runs/smoke/cityscapes/{leaf}/params.yaml",
+        f"runs/smoke/cityscapes/{leaf}/history.jsonl",
+        f"reports/smoke/history/cityscapes/{leaf}.csv",
     ]
     assert len(graph.stage_files(suite, "evaluate")) == 2 * len(suite.runs)
     assert set(graph.stage_files(suite, "tables")) == {
@@ -114,8 +115,9 @@ def test_a_broken_nvidia_smi_means_no_gpu(tmp_path, monkeypatch):
 
 
 def test_an_unknown_run_is_refused_with_the_nearest_name(in_root):
-    with pytest.raises(ParamsError, match="did you mean 'smoke/cityscapes/cgnl-seed0'"):
-        graph.run("smoke/cityscapes/cgml-seed0")
+    name = graph.suite("smoke").runs[0].name
+    with pytest.raises(ParamsError, match=f"did you mean '{name}'"):
+        graph.run(name.replace("-seed0", "-seeed0"))
 
 
 def test_leftover_locks_go_when_nobody_builds(tmp_path, monkeypatch):
@@ -164,9 +166,10 @@ def test_a_refused_suite_is_one_plain_message_and_refused_only_when_asked_for(pl
 
 
 def test_a_file_of_an_unknown_run_is_refused_plainly(plan_folder):
-    refused = snakemake("-n", "runs/smoke/camvid/cgnll-seed0/run.json")
+    name = load_suite("smoke").runs[0].name
+    refused = snakemake("-n", f"runs/{name.replace('-seed0', 'x-seed0')}/run.json")
     assert refused.returncode == 1
-    assert "did you mean 'smoke/camvid/cgnl-seed0'" in said(refused)
+    assert f"did you mean '{name}'" in said(refused)
     assert "Traceback" not in said(refused)
 
 

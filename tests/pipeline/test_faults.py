@@ -1,0 +1,136 @@
+"""Kills, failures, crowds and unwritable folders: what is left behind, and what the same command makes of it."""
+
+import os
+import re
+import shutil
+import time
+
+import pytest
+
+pytestmark = pytest.mark.pipeline
+
+RESULTS = ("reports/smoke/metrics/**/*.json", "runs/**/run.json", "runs/**/weights.safetensors")
+
+
+def results(repository) -> dict[str, bytes]:
+    return {path: content for pattern in RESULTS for path, content in repository.contents(pattern).items()}
+
+
+def moment(repository, name: str) -> bool:
+    """Whether a build has come to the moment of that name."""
+    folder = repository.folder
+    if name == "a training has begun":
+        return bool(repository.processes("train"))
+    if name == "a checkpoint is there":
+        return any(path.is_file() and "history" not in path.name for path in folder.glob(".gald/checkpoints/**/*"))
+    return bool(repository.processes("evaluate"))
+
+
+@pytest.mark.parametrize("when", ["a training has begun", "a checkpoint is there", "an evaluation has begun"])
+def test_snakemake_killed_the_same_command_goes_on_to_the_same_bits(first_build, prepared, when):
+    build = prepared.start("snakemake", "smoke")
+    prepared.wait_until(lambda: moment(prepared, when) or build.poll() is not None)
+    assert build.poll() is None, (prepared.folder / "started.txt").read_text()
+    prepared.kill(build)
+    orphans = prepared.processes("train")
+    done = prepared("snakemake", "smoke")
+    assert done.status == 0, done.said
+    assert not set(orphans) & set(prepared.processes("train"))
+    assert results(prepared) == results(first_build[0])
+    if when == "a checkpoint is there":
+        assert "going on from iteration" in done.said
+
+
+def test_orphans_of_a_killed_snakemake_stop_by_themselves(prepared):
+    build = prepared.start("snakemake", "smoke")
+    prepared.wait_until(lambda: moment(prepared, "a checkpoint is there"))
+    prepared.kill(build)
+    prepared.wait_until(lambda: not prepared.processes("train"), seconds=20)
+    assert list(prepared.folder.glob("runs/**/run.json")) == []  # they stopped; they did not go on to the end
+
+
+def test_a_killed_training_is_taken_up_again_by_the_same_build(first_build, prepared):
+    build = prepared.start("snakemake", "smoke")
+    prepared.wait_until(lambda: moment(prepared, "a checkpoint is there"))
+    prepared.kill(prepared.processes("train")[0])
+    assert build.wait(timeout=300) == 0, (prepared.folder / "started.txt").read_text()
+    assert "going on from iteration" in (prepared.folder / "started.txt").read_text()
+    assert results(prepared) == results(first_build[0])
+
+
+def test_a_training_that_fails_for_good_leaves_no_table_of_its_old_numbers(built):
+    row = built.runs[-1].row
+    failing = {run.name for run in built.runs if run.row == row}
+
+    def diverge(table):
+        table["rows"][row].setdefault("train", {}).update(learning_rate=1e30)
+
+    built.edit("params/tables/benchmarks.yaml", diverge)
+    done = built("snakemake", "smoke")
+    assert done.status != 0
+    assert "learning rate" in done.said  # the message of the training itself
+    assert list(built.folder.glob("reports/smoke/tables/*")) == []
+    assert not (built.folder / "reports/smoke/index.html").exists()
+    left = {
+        path.relative_to(built.folder / "reports/smoke/metrics") for path in built.folder.glob("reports/*/metrics/*/*")
+    }
+    assert {f"smoke/{path.with_suffix('')}" for path in left} == built.names - failing
+    again = built("snakemake", "smoke")
+    assert again.status != 0
+    assert "Nothing to be done" not in again.said
+
+
+def test_the_second_of_two_invocations_says_so_and_harms_nothing(prepared):
+    build = prepared.start("snakemake", "smoke")
+    prepared.wait_until(lambda: moment(prepared, "a training has begun"))
+    second = prepared("snakemake", "smoke")
+    assert second.status != 0
+    assert f"another Snakemake (process {build.pid} on " in second.said
+    assert second.seconds < 10
+    other = prepared("snakemake", "mini")  # other files, the same folder
+    assert other.status != 0
+    assert other.jobs == []
+    assert f"process {build.pid} on " in other.said
+    looking = prepared("snakemake", "-n", "smoke")
+    assert looking.status == 0, looking.said
+    assert build.wait(timeout=300) == 0, (prepared.folder / "started.txt").read_text()
+
+
+def test_a_reports_folder_that_cannot_be_made_is_one_clear_line_and_cured_by_the_same_command(built):
+    # Permissions stop no superuser, so a file stands where the folder should be.
+    shutil.rmtree(built.folder / "reports/smoke/tables")
+    (built.folder / "reports/smoke/tables").write_text("in the way")
+    done = built("snakemake", "smoke")
+    assert done.status != 0
+    assert "Traceback" not in done.said
+    assert re.search(r"(File exists|Not a directory|NotADirectory|FileExists).*reports/smoke/tables", done.said), (
+        done.said
+    )
+    (built.folder / "reports/smoke/tables").unlink()
+    done = built("snakemake", "smoke")
+    assert done.status == 0, done.said
+    assert done.trained == set()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions stop no superuser")
+def test_a_read_only_reports_folder_is_one_clear_line(built):
+    folder = built.folder / "reports/smoke/tables"
+    (folder / "benchmarks.csv").unlink()
+    folder.chmod(0o555)
+    try:
+        done = built("snakemake", "smoke")
+    finally:
+        folder.chmod(0o755)
+    assert done.status != 0
+    assert "Permission denied" in done.said
+    assert "Traceback" not in done.said
+
+
+def test_a_dead_tracking_server_costs_a_warning_only(built):
+    (built.folder / ".gald/tracking/smoke.json").unlink()
+    begin = time.monotonic()
+    done = built("snakemake", "smoke", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.status == 0, done.said
+    assert time.monotonic() - begin < 60
+    assert "Traceback" not in done.said
+    assert "Nothing to be done" in built("snakemake", "-n", "smoke").said
