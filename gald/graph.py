@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -141,6 +142,37 @@ def withdraw_stale(jobs: Iterable[tuple[Collection[str], Collection[str]]]) -> l
         else:
             Path(path).unlink()
     return removed
+
+
+def check_writable(outputs: Iterable[str]) -> None:
+    """Refuse a build whose results could not be written, before it has spent hours on them.
+
+    Parameters
+    ----------
+    outputs : iterable of str
+        Files that jobs are about to make; the nearest folder there is of each must take a new file.
+
+    Raises
+    ------
+    GaldError
+        A folder takes no new file; the message says which, and why.
+    """
+    for folder in sorted({_nearest_existing(Path(path).parent) for path in outputs}):
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise GaldError(
+                f"{folder}: results cannot be written here ({reason}); mend that, then repeat the command. No job was "
+                "started."
+            ) from error
+
+
+def _nearest_existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder
 
 
 def _is_report(path: str) -> bool:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from gald import files, graph, locking, mutex, paths
-from gald.errors import ParamsError, RunBusy
+from gald.errors import GaldError, ParamsError, RunBusy
 from gald.params import load_suite, suite_names
 
 ROOT = Path(__file__).parents[2]
@@ -207,6 +207,16 @@ def test_scores_to_be_made_again_leave_with_every_table_that_shows_them(tmp_path
         *(False, True, False, True, False, True),
     ]
     assert graph.withdraw_stale(jobs) == []
+
+
+def test_a_folder_that_takes_no_file_is_named_before_any_job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wanted = [str(paths.table("smoke", "one", "csv")), str(paths.metrics("smoke/camvid/one-seed0"))]
+    graph.check_writable(wanted)
+    assert list(tmp_path.iterdir()) == []  # looking leaves nothing
+    files.write_text(Path("reports/smoke/tables"), "in the way")
+    with pytest.raises(GaldError, match=r"reports/smoke/tables: .* \(Not a directory\)"):
+        graph.check_writable(wanted)
 
 
 def dvc_stages() -> tuple[dict, dict]:

@@ -77,11 +77,14 @@ def gpus_of(wildcards):
 @plainly
 def begin():
     mutex.claim_build()
-    if not workflow.touch:
-        jobs = workflow.dag.needrun_jobs()
-        graph.withdraw_stale(
-            [([*map(str, job.input)], [*map(str, job.output)]) for job in jobs]
-        )
+    if workflow.touch:
+        return
+    jobs = [
+        ([*map(str, job.input)], [*map(str, job.output)])
+        for job in workflow.dag.needrun_jobs()
+    ]
+    graph.check_writable(path for _, outputs in jobs for path in outputs)
+    graph.withdraw_stale(jobs)
 
 
 if workflow.is_main_process:
