@@ -141,7 +141,7 @@ class TrainParams(Section):
     aux_weight: NonNegativeFloat
     device: Literal["cpu", "cuda"]
     threads: PositiveInt  # of one CPU process; other counts give other bits
-    workers: NonNegativeInt  # loader processes; they do not change a bit
+    workers: NonNegativeInt  # loader threads beside the training's own; they do not change a bit
     log_every: PositiveInt  # iterations
     checkpoint_every: PositiveInt  # iterations
 
