@@ -230,7 +230,7 @@ def _flags(runs: list[Measured]) -> Iterator[str]:
         if len(codes) > 1:
             listed = ", ".join(f"{name[:12]} ({n} of {len(runs)} runs)" for name, n in codes.items())
             yield f"MIXED CODE: the runs were {word} by different versions of the package: {listed}."
-    resumed = [run.name for run in runs if run.record["code"]["resumed_from"]]
+    resumed = [run.name for run in runs if run.record["resumed_from"]]
     if resumed:
         yield f"Stopped and resumed by other code or on another machine: {', '.join(resumed)}."
     other = [run.name for run in runs if not run.params_match]

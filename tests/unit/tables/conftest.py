@@ -54,7 +54,8 @@ def write_run(run: Run, score: float, boundary: float = 0.5, **changes: Any) -> 
         "run": run.name, "dataset": run.dataset, "edition": run.params.edition, "seed": run.seed,
         "params_sha256": run.digest(), "manifest_sha256": "a" * 64,
         "weights": {"file": "weights.safetensors", "sha256": "b" * 64}, "iterations": 300, "num_classes": 3,
-        "code": {"commit": "0123456789abcdef", "digest": code, "dirty": False, "resumed_from": []},
+        "code": {"commit": "0123456789abcdef", "digest": code, "dirty": False},
+        "resumed_from": [],
         "environment": {"torch": "2.13.0", "device": "cpu", "cpu": cpu, "instruction_set": "AVX2", "threads": 1},
         "pretrained": None, "determinism": "bitwise",
     }  # fmt: skip
