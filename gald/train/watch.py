@@ -52,6 +52,9 @@ def watched() -> Iterator[Watch]:
 
 def _parent_to_watch() -> int | None:
     """Process whose death means that nobody waits for this training; None for one sent to the background by `nohup`."""
+    planner = os.environ.get("GALD_PARENT")  # told by the workflow, which may die while torch is being imported
+    if planner is not None:
+        return int(planner)
     parent = os.getppid()
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         return parent

@@ -40,9 +40,10 @@ def test_snakemake_killed_the_same_command_goes_on_to_the_same_bits(first_build,
         assert "going on from iteration" in done.said
 
 
-def test_orphans_of_a_killed_snakemake_stop_by_themselves(prepared):
+@pytest.mark.parametrize("when", ["a training has begun", "a checkpoint is there"])
+def test_orphans_of_a_killed_snakemake_stop_by_themselves(prepared, when):
     build = prepared.start("snakemake", "smoke")
-    prepared.wait_until(lambda: moment(prepared, "a checkpoint is there"))
+    prepared.wait_until(lambda: moment(prepared, when))
     prepared.kill(build)
     prepared.wait_until(lambda: not prepared.processes("train"), seconds=20)
     assert list(prepared.folder.glob("runs/**/run.json")) == []  # they stopped; they did not go on to the end

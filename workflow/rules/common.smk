@@ -28,8 +28,10 @@ wildcard_constraints:
     table=names(path.stem for path in (paths.PARAMS / "tables").glob("*.yaml")),
 
 
-# `gald` is found beside this Python, also where the environment was never activated.
-shell.prefix(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+# `gald` is found beside this Python, also where the environment was never activated. It is told who its parent is, since
+# a Snakemake that dies in its first seconds would be gone before it can look.
+beside = shlex.quote(str(Path(sys.executable).parent))
+shell.prefix(f"PATH={beside}:$PATH; export GALD_PARENT=$PPID; ")
 workflow.register_resource("gpu", graph.gpus())
 
 
