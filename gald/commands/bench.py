@@ -14,13 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gald import paths
 from gald.errors import GaldError
 
 _RUNS = 3
+_RUN = "smoke/camvid/psp-seed0"
+_TIMM = "{name: timm, model: tf_efficientnet_lite0, pretrained: package, fuse: concat}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def _first_iteration(backbone: str) -> tuple[float, ...]:
 
 
 def _one_first_iteration(backbone: str) -> float:
-    source = Path("data/prepared/mini/camvid")
+    source = paths.prepared("mini", "camvid")
     if not source.is_dir():
         raise GaldError(f"{source} is missing: run `snakemake smoke` first")
     with tempfile.TemporaryDirectory() as folder:
@@ -103,20 +105,21 @@ def _one_first_iteration(backbone: str) -> float:
         suite = root / "params/suites/smoke.yaml"
         text = suite.read_text().replace("max_iters: 40", "max_iters: 1")
         if backbone == "timm":
-            text = text.replace("overrides:", "overrides:\n  model: {backbone: {name: timm}}")
+            text = text.replace("overrides:", f"overrides:\n  model: {{backbone: {_TIMM}}}")
         suite.write_text(text)
-        start = time.perf_counter()
-        command = [sys.executable, "-m", "gald.cli", "train", "smoke/camvid/psp-seed0"]
-        return _until_line(command, root, start, lambda: (root / "runs/smoke/camvid/psp-seed0/history.jsonl").exists())
+        # The history grows beside the checkpoints, and moves to the run's folder when the training ends.
+        histories = (root / paths.checkpoint_dir(_RUN) / "history.jsonl", root / paths.history(_RUN))
+        return _seconds_until(histories, [sys.executable, "-m", "gald.cli", "train", _RUN], root)
 
 
-def _until_line(command: list[str], folder: Path, start: float, reached: Callable[[], bool]) -> float:
+def _seconds_until(any_of: tuple[Path, ...], command: list[str], folder: Path) -> float:
+    """Run a command in a folder and return the seconds until one of the files exists."""
+    start = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
-    while not reached():
-        if process.poll() is not None and not reached():
-            assert process.stderr is not None
-            raise GaldError(f"the timed training failed: {process.stderr.read().strip().splitlines()[-1:]}")
-        time.sleep(0.01)
+    while not any(path.exists() for path in any_of):
+        if process.poll() is not None:
+            raise GaldError(f"the timed training failed: {process.communicate()[1].strip()}")
+        time.sleep(0.005)
     seconds = time.perf_counter() - start
     process.communicate()
     return seconds

@@ -22,6 +22,7 @@ from gald.datasets._reader import PreparedSplit, Sample
 from gald.errors import DatasetError, StaleMetrics
 from gald.evaluate.cost import Cost, cost
 from gald.inference import channels_last, predict
+from gald.memory import keep_freed_memory
 from gald.metrics import Counts, Mask, Scores, boundary_band, confusion_matrix, scores
 from gald.models import weights
 from gald.models.segmentor import Segmentor
@@ -112,6 +113,7 @@ def evaluate(run: Run) -> None:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
+    keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

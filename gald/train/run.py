@@ -19,6 +19,7 @@ from gald import files, locking, paths, provenance
 from gald.datasets._reader import PreparedSplit
 from gald.errors import DatasetError, GaldError
 from gald.inference import channels_last
+from gald.memory import keep_freed_memory
 from gald.models import weights
 from gald.models.segmentor import Segmentor, build_segmentor
 from gald.params import Run, TrainParams
@@ -106,6 +107,7 @@ def reproducible(params: TrainParams) -> Iterator[None]:
     """
     if params.device == "cuda" and not torch.cuda.is_available():
         raise GaldError("train.device is 'cuda', but torch finds no CUDA device; choose a suite with device 'cpu'")
+    keep_freed_memory()
     before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(params.threads)
     # Not use_deterministic_algorithms(), which imports the compiler of PyTorch to say the same.
