@@ -119,6 +119,10 @@ def load_suite(name: str, root: Path = paths.PARAMS) -> Suite:
             tables.append(table.model_copy(update={"notes": (*table.notes, *use.notes)}))
         except ParamsError as error:
             problems.update(dict.fromkeys(str(error).splitlines()))
+    try:
+        data_params(root)
+    except ParamsError as error:
+        problems.update(dict.fromkeys(str(error).splitlines()))
     if problems:
         lines = "\n".join(f"  {line}" for line in problems)
         raise ParamsError(f"suite {name!r} is refused, {len(problems)} problem(s):\n{lines}")
@@ -235,10 +239,23 @@ def _run_params(suite: SuiteParams, table: Table, row: str, dataset: str, seed: 
 def _with_dataset(path: Path, entry: str, dataset: str, shared: tuple[str, ...] = ()) -> Iterator[Layer]:
     """Layers of a file: what holds for all benchmarks, then what its `datasets` says of this one."""
     content = read_yaml(path)
+    origin = f"{path}: {entry}".removesuffix(": ")
     if entry:
         if entry not in content:
             raise ParamsError(f"{path}: no recipe {entry!r}; {plugins.nearest(entry, content)}")
-        content = content[entry]
-    origin = f"{path}: {entry}".removesuffix(": ")
+        content = _mapping(content[entry], origin)
+    by_dataset = _mapping(content.get("datasets", {}), f"{origin}: datasets")
+    known = plugins.available("datasets")
+    for name in by_dataset:
+        if name not in known:
+            line = f"no dataset is called {name!r}; {plugins.nearest(str(name), known)}"
+            raise ParamsError(f"{origin}: datasets: {line}")
     yield Layer(origin, {key: value for key, value in content.items() if key not in ("datasets", *shared)})
-    yield Layer(f"{origin}: datasets.{dataset}", content.get("datasets", {}).get(dataset, {}))
+    one = f"{origin}: datasets.{dataset}"
+    yield Layer(one, _mapping(by_dataset.get(dataset, {}), one))
+
+
+def _mapping(value: Any, origin: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ParamsError(f"{origin}: expected a mapping of keys, found {value!r}")
+    return value

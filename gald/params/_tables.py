@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from gald import paths
+from gald import paths, plugins
 from gald.params._merge import read_yaml
 from gald.params._sections import Section
 from gald.params._validate import validated
 
+RowName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]  # part of paths, and of what a wildcard may take
 Column = Literal["mean_iou", "boundary_mean_iou", "pixel_accuracy", "mean_accuracy", "parameters", "gmacs"]
 
 
@@ -44,7 +45,7 @@ class Table(Section):
     caption: str
     layout: Literal["rows", "datasets"]  # one line per row with all columns; or a column per benchmark
     columns: Annotated[tuple[Column, ...], Field(min_length=1)]
-    rows: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]  # name -> overrides of a run's params
+    rows: Annotated[dict[RowName, dict[str, Any]], Field(min_length=1)]  # name -> overrides of a run's params
     labels: dict[str, str]  # row -> what the reader sees
     main: Comparison | None
     published: tuple[Published, ...]
@@ -58,6 +59,11 @@ class Table(Section):
         for row in named:
             if row not in self.rows:
                 raise ValueError(f"names the row {row!r}, which is not among rows: {', '.join(self.rows)}")
+        known = plugins.available("datasets")
+        for entry in self.published:
+            if entry.dataset not in known:
+                line = f"no dataset is called {entry.dataset!r}; {plugins.nearest(entry.dataset, known)}"
+                raise ValueError(f"published: {line}")
         return self
 
     def label(self, row: str) -> str:
