@@ -108,11 +108,13 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     """Build a folder beside its final place; it takes the name `path` only when the block ends well.
 
     A rest of an earlier, killed attempt is removed first. On failure the half-built folder is removed and an older
-    `path` stays as it was.
+    `path` stays as it was. The older one steps aside whole, since a kill in the middle of its removal would leave half
+    of it under the final name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name}.part"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, former = (path.parent / f".{path.name}.{suffix}" for suffix in ("part", "old"))
+    for rest in (partial, former):
+        shutil.rmtree(rest, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
@@ -120,5 +122,6 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     if path.exists():
-        shutil.rmtree(path)
+        path.rename(former)
     partial.rename(path)
+    shutil.rmtree(former, ignore_errors=True)

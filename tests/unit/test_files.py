@@ -33,10 +33,12 @@ def test_tree_digest_is_that_of_the_sorted_listing(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "x.txt").write_bytes(b"1")
     (tmp_path / "a.txt").write_bytes(b"2")
-    lines = sorted([
-        f"{hashlib.sha256(b'1').hexdigest()}  b/x.txt\n",
-        f"{hashlib.sha256(b'2').hexdigest()}  a.txt\n",
-    ])
+    lines = sorted(
+        [
+            f"{hashlib.sha256(b'1').hexdigest()}  b/x.txt\n",
+            f"{hashlib.sha256(b'2').hexdigest()}  a.txt\n",
+        ]
+    )
     assert files.tree_digest(tmp_path) == hashlib.sha256("".join(lines).encode()).hexdigest()
     (tmp_path / "a.txt").rename(tmp_path / "c.txt")
     assert files.tree_digest(tmp_path) != hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -46,9 +48,14 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "masks"
     with files.replaced_folder(target) as partial:
         (partial / "1.png").write_bytes(b"old")
-    with pytest.raises(RuntimeError), files.replaced_folder(target) as partial:
-        (partial / "1.png").write_bytes(b"half")
-        raise RuntimeError
+
+    def fail() -> None:
+        with files.replaced_folder(target) as partial:
+            (partial / "1.png").write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert (target / "1.png").read_bytes() == b"old"
     assert [child.name for child in tmp_path.iterdir()] == ["masks"]
 
@@ -59,6 +66,26 @@ def test_a_rest_of_a_killed_attempt_is_removed(tmp_path: Path) -> None:
     with files.replaced_folder(tmp_path / "masks") as partial:
         (partial / "1.png").write_bytes(b"new")
     assert [child.name for child in (tmp_path / "masks").iterdir()] == ["1.png"]
+
+
+def test_no_half_removed_folder_bears_the_final_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "masks"
+    target.mkdir()
+    (target / "1.png").write_bytes(b"old")
+
+    def killed(path: Path, ignore_errors: bool = False) -> None:
+        assert path != target, "what bears the final name must never be taken apart"
+        if path.exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gald.files.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt), files.replaced_folder(target) as partial:
+            (partial / "1.png").write_bytes(b"new")  # then killed while the old one is being removed
+    assert (target / "1.png").read_bytes() == b"new"
+    with files.replaced_folder(target) as partial:
+        (partial / "1.png").write_bytes(b"newer")
+    assert [child.name for child in tmp_path.iterdir()] == ["masks"]
 
 
 def test_files_are_readable_by_others(tmp_path: Path) -> None:
