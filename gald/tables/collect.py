@@ -6,7 +6,6 @@ weights, and every run of a table the edition of its suite.
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gald import params, paths
+from gald.datasets import load_spec
 from gald.errors import StaleMetrics
 from gald.files import sha256
 from gald.params import Run, Suite, Table
@@ -105,8 +105,7 @@ def collect(suite: Suite, table_name: str) -> Content:
 
 def dataset_title(dataset: str) -> str:
     """Name of a benchmark as printed, from its own file."""
-    title: str = importlib.import_module(f"gald.datasets.{dataset}").SPEC.title
-    return title
+    return load_spec(dataset).title
 
 
 def _read(path: Path, run: Run) -> dict[str, Any]:
