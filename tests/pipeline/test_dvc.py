@@ -75,3 +75,23 @@ def test_a_comment_is_no_change_to_dvc(versioned):
     again = versioned("dvc", "repro")
     assert "up to date" in again.said
     assert again.jobs == []
+
+
+def test_a_clone_that_pulls_has_nothing_to_train(versioned, tmp_path):
+    versioned("dvc", "remote", "add", "--default", "shelf", str(tmp_path / "shelf"))
+    pushed = versioned("dvc", "push")
+    assert pushed.status == 0, pushed.said
+    git(versioned, "commit", "--all", "-q", "-m", "a remote")
+    subprocess.run(["git", "clone", "-q", versioned.folder, tmp_path / "clone"], check=True)
+    clone = type(versioned)(tmp_path / "clone")
+    pulled = clone("dvc", "pull")
+    assert pulled.status == 0, pulled.said
+    assert "up to date" in clone("dvc", "repro").said
+    # The tracking store belongs to a machine, and is brought up to date from the files.
+    assert clone("snakemake", "-n", "smoke").jobs == ["tell the tracking store of smoke", "suite smoke is complete"]
+    row = clone.runs[-1].row
+    clone.edit(
+        "params/tables/benchmarks.yaml",
+        lambda table: table["rows"][row].setdefault("train", {}).update(learning_rate=0.013),
+    )
+    assert clone("snakemake", "-n", "smoke").trained == {run.name for run in clone.runs if run.row == row}
