@@ -51,7 +51,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("psq", ["psp", "cgnl"])
     "did you mean 'psp'? known: cgnl, psp"
     """
-    names = sorted(known)
+    names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=1)
     return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(names) or 'none'}"
 
@@ -59,7 +59,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def check_name(kind: str, name: str) -> None:
     """Refuse a name that no file of the kind bears."""
     if name not in available(kind):
-        raise ParamsError(f"no {kind.rpartition('/')[2]} is called {name!r}; {nearest(name, available(kind))}")
+        word = kind.rpartition("/")[2].removesuffix("s")
+        raise ParamsError(f"no {word} is called {name!r}; {nearest(name, available(kind))}")
 
 
 @cache

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from gald.errors import DatasetError
+from gald.files import sha256
 
 
 class Sample(NamedTuple):
@@ -53,13 +54,9 @@ class PreparedSplit:
     def __init__(self, folder: Path, splits: Iterable[str]) -> None:
         self.folder = folder
         self.splits = tuple(splits)
-        known = self.manifest["splits"]
         self._rows: list[dict[str, str]] = []
         for split in self.splits:
-            if split not in known:
-                raise DatasetError(f"{folder}: no split is called {split!r}; it has {', '.join(known)}")
-            with (folder / known[split]["index"]).open(newline="") as file:
-                self._rows += csv.DictReader(file)
+            self._rows += self._index(split)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -68,9 +65,27 @@ class PreparedSplit:
         try:
             manifest: dict[str, Any] = json.loads(path.read_text())
         except FileNotFoundError as error:
-            edition, dataset = self.folder.parts[-2:]
-            raise DatasetError(f"{path} is missing; run `gald prepare {edition}/{dataset}` first") from error
+            raise DatasetError(f"{path} is missing; {self._remedy.replace('again', 'first')}") from error
+        except ValueError as error:
+            raise DatasetError(f"{path} is damaged ({error}); {self._remedy}") from error
+        if not isinstance(manifest.get("splits"), dict):
+            raise DatasetError(f"{path} lists no splits; {self._remedy}")
         return manifest
+
+    def _index(self, split: str) -> list[dict[str, str]]:
+        known = self.manifest["splits"]
+        if split not in known:
+            raise DatasetError(f"{self.folder}: no split is called {split!r}; it has {', '.join(known)}")
+        path = self.folder / known[split]["index"]
+        if not path.is_file() or sha256(path) != known[split]["sha256"]:
+            raise DatasetError(f"{path} is not what the manifest beside it promises; {self._remedy}")
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    @property
+    def _remedy(self) -> str:
+        edition, dataset = self.folder.parts[-2:]
+        return f"run `gald prepare {edition}/{dataset}` again"
 
     @property
     def ids(self) -> list[str]:

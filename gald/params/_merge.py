@@ -37,6 +37,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     ParamsError
         The file is missing, is no valid YAML, holds no mapping, or a key stands twice.
     """
+    if not path.parent.is_dir():
+        raise ParamsError(f"{path}: no such file; run this in the repository's root")
     if not path.is_file():
         siblings = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
         raise ParamsError(f"{path}: no such file; known here: {siblings}")

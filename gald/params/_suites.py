@@ -155,6 +155,8 @@ def find_run(name: str, root: Path = paths.PARAMS) -> Run:
     ParamsError
         No such run, or its suite is invalid.
     """
+    if not root.is_dir():
+        raise ParamsError(f"no folder {root} here; run this in the repository's root")
     known: list[str] = []
     failures: list[ParamsError] = []
     for suite_name in suites_of_scale(name.split("/")[0], root):

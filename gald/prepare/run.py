@@ -72,14 +72,19 @@ def prepare(edition: str, dataset: str, params: Params) -> Path:
     boundary = paths.raw_json(edition, dataset)
     if not boundary.is_file():
         raise DatasetError(f"{boundary} is missing; run `gald download {edition}/{dataset}` first")
-    raw = json.loads(boundary.read_text())
+    try:
+        raw_digest = str(json.loads(boundary.read_text())["tree_sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{boundary} is damaged ({error}); delete it and run `gald download {edition}/{dataset}` again"
+        ) from error
     samples = spec.index(paths.raw(edition, dataset) / "files")
     _check_lists(spec, samples, edition)
     folder = paths.prepared(edition, dataset)
     try:
         with held(f"prepare/{edition}/{dataset}", wait_s=0.0), replaced_folder(folder) as partial_folder:
             converted = _convert(spec, samples, partial_folder, params.processes)
-            _write(spec, edition, str(raw["tree_sha256"]), converted, partial_folder)
+            _write(spec, edition, raw_digest, converted, partial_folder)
     except OSError as error:
         if error.filename is None:  # that of a full disk names no file
             error.filename = str(folder)

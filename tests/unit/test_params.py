@@ -205,6 +205,12 @@ def test_an_unknown_run_names_its_nearest(root: Path) -> None:
         find_run("mini/camvid/psp-sed0", root)
 
 
+def test_outside_the_repository_the_message_says_so(tmp_path: Path) -> None:
+    for look in (load_suite, find_run):
+        with pytest.raises(ParamsError, match="run this in the repository's root"):
+            look("mini/camvid/psp-seed0" if look is find_run else "mini", tmp_path / "params")
+
+
 def test_validation_imports_no_torch() -> None:
     code = "import sys; from gald.params import load_suite; load_suite('mini'); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)

@@ -6,7 +6,7 @@ from PIL import Image
 
 from gald.datasets._reader import PreparedSplit
 from gald.errors import DatasetError
-from gald.files import write_json, write_text
+from gald.files import sha256, write_json, write_text
 from gald.prepare.index import render
 
 
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
             row = {"id": f"s{value}", "image": f"i{value}.png", "mask": f"m{value}.png", "height": 2, "width": 3}
             rows.append(row | {"image_sha256": "", "mask_sha256": ""})
         write_text(root / f"{split}.csv", render(rows))
-        splits[split] = {"count": len(rows), "index": f"{split}.csv", "sha256": ""}
+        splits[split] = {"count": len(rows), "index": f"{split}.csv", "sha256": sha256(root / f"{split}.csv")}
     write_json(root / "manifest.json", {"splits": splits, "classes": ["a"], "ignore_index": 255})
     return root
 
@@ -50,6 +50,23 @@ def test_what_is_missing_is_named(folder: Path) -> None:
         PreparedSplit(folder, ("test",))
     with pytest.raises(DatasetError, match=r"gald prepare mini/ade20k"):
         PreparedSplit(folder.parent / "ade20k", ("train",))
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"splits": 3}'])
+def test_a_damaged_manifest_is_named_with_the_remedy(folder: Path, content: str) -> None:
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(DatasetError, match=r"manifest\.json .*; run `gald prepare mini/camvid` again"):
+        PreparedSplit(folder, ("train",))
+
+
+def test_an_index_that_was_changed_or_lost_is_refused(folder: Path) -> None:
+    index = folder / "val.csv"
+    index.write_text(index.read_text().replace("m3.png", "m2.png"))
+    with pytest.raises(DatasetError, match=r"val\.csv is not what the manifest beside it promises; run `gald prepare"):
+        PreparedSplit(folder, ("val",))
+    index.unlink()
+    with pytest.raises(DatasetError, match=r"val\.csv is not what the manifest beside it promises"):
+        PreparedSplit(folder, ("val",))
 
 
 def test_damaged_files_are_named(folder: Path) -> None:

@@ -141,6 +141,11 @@ def test_all_problems_in_one_list(repository: Path) -> None:
 def test_missing_files_are_told(name: str, repository: Path) -> None:
     with pytest.raises(DatasetError, match=f"raw.json is missing; run `gald download mini/{name}` first"):
         prepare("mini", name, PARAMS)
+    boundary = paths.raw_json("mini", name)
+    boundary.parent.mkdir(parents=True)
+    boundary.write_text("{")
+    with pytest.raises(DatasetError, match=r"raw\.json is damaged .* delete it and run `gald download"):
+        prepare("mini", name, PARAMS)
     download("mini", name, PARAMS)
     files("mini", name).rename("elsewhere")
     with pytest.raises(DatasetError, match=r"missing|has 0 samples"):
