@@ -7,6 +7,7 @@ or that belongs to other weights, is left out with a note; it never fails the pa
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -19,12 +20,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from gald import paths
-from gald.files import write_bytes
+from gald.files import sha256, write_bytes
 from gald.tables.collect import dataset_title
 from gald.tables.content import Content, Measured
 
 SAMPLES = 3  # shown for each benchmark
 MAX_WIDTH = 480  # pixels; wider pictures are reduced
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the gallery's own disk: nothing to leave out
 RIGHT, WRONG, IGNORED = (222, 228, 233), (213, 94, 0), (70, 80, 92)
 
 
@@ -97,7 +99,14 @@ def draw(folder: Path, contents: Sequence[Content]) -> tuple[list[Block], list[s
         truth = _truth(edition, dataset, split)
         if not predictions or truth is None:
             continue
-        blocks.append(_block(folder, dataset, predictions, truth))
+        try:
+            blocks.append(_block(folder, dataset, predictions, truth))
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow has several ways to say that a file is damaged
+            if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+                raise
+            notes.append(
+                f"{dataset}: a picture cannot be read ({error}); `gald prepare {edition}/{dataset}` renews it."
+            )
     return [block for block in blocks if block.samples], notes
 
 
@@ -110,6 +119,9 @@ def _predictions(run: Measured) -> tuple[_Kept | None, str]:
     if content["run_sha256"] != run.metrics["run_sha256"]:
         return None, f"{run.name}: the predictions belong to other weights; `gald evaluate {run.name}` renews them."
     files = {sample["id"]: paths.predictions(run.name) / sample["file"] for sample in content["samples"]}
+    promised = (sample["sha256"] for sample in content["samples"])
+    if any(not file.is_file() or sha256(file) != digest for file, digest in zip(files.values(), promised, strict=True)):
+        return None, f"{run.name}: a prediction is missing or damaged; `gald evaluate {run.name}` renews them."
     return _Kept(run.name.rpartition("/")[2], files), ""
 
 

@@ -105,7 +105,10 @@ def write_pictures(suite: Suite, samples: int = 2) -> None:
         folder.mkdir(parents=True)
         for index in range(samples):
             Image.fromarray(np.zeros((8, 16), np.uint8)).save(folder / f"s{index}.png")
-        kept = [{"id": f"s{index}", "file": f"s{index}.png", "sha256": "x"} for index in range(samples)]
+        kept = [
+            {"id": f"s{index}", "file": f"s{index}.png", "sha256": sha256(folder / f"s{index}.png")}
+            for index in range(samples)
+        ]
         record = {"run": run.name, "run_sha256": sha256(paths.run_json(run.name)), "samples": kept}
         write_json(paths.predictions_json(run.name), record)
 

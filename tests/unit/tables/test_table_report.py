@@ -83,6 +83,23 @@ def test_a_page_without_pictures_says_where_they_come_from(suite):
     assert "no predictions are kept here" in page
 
 
+@pytest.mark.parametrize("damage", ["lost", "cut"])
+def test_a_damaged_prediction_is_left_out_with_a_note(pictured, damage):
+    picture = next(paths.predictions("tiny/camvid/ga-seed0").glob("*.png"))
+    picture.unlink() if damage == "lost" else picture.write_bytes(picture.read_bytes()[:40])
+    build_report(pictured)
+    assert not (paths.gallery("tiny") / "camvid/0-ga-seed0.png").exists()
+    assert (paths.gallery("tiny") / "camvid/0-ga-ld-seed0.png").exists()
+    assert "ga-seed0: a prediction is missing or damaged" in paths.index("tiny").read_text()
+
+
+def test_a_damaged_image_is_left_out_with_a_note(pictured):
+    picture = next(paths.prepared("mini", "camvid").glob("*.png"))
+    picture.write_bytes(picture.read_bytes()[:40])
+    build_report(pictured)
+    assert "camvid: a picture cannot be read" in paths.index("tiny").read_text()
+
+
 def test_predictions_of_other_weights_are_left_out(pictured):
     stale = paths.predictions_json("tiny/camvid/ga-seed0")
     write_json(stale, json.loads(stale.read_text()) | {"run_sha256": "0" * 64})
