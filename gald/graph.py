@@ -18,7 +18,17 @@ from pathlib import Path
 from gald import paths
 from gald.errors import GaldError
 from gald.files import canonical_json
-from gald.params import Run, Suite, data_params, find_run, load_table, read_yaml, suite_names, validate_suite
+from gald.params import (
+    Run,
+    Suite,
+    data_params,
+    find_run,
+    load_table,
+    read_yaml,
+    suite_names,
+    suites_of_scale,
+    validate_suite,
+)
 
 STAGES = ("download", "prepare", "train", "evaluate", "tables")
 TABLE_SUFFIXES = ("csv", "md", "tex", "html")
@@ -31,14 +41,11 @@ def suite(name: str) -> Suite:
     return validate_suite(name)
 
 
-@cache
 def run(name: str) -> Run:
-    """Look up a run by name, once per process."""
-    scale = name.split("/")[0]
-    for loaded in _loaded_first(scale):
-        for candidate in loaded.runs:
-            if candidate.name == name:
-                return candidate
+    """Look up a run by name; the suites of its scale are loaded once per process, and only as far as needed."""
+    for owner in _suites(name.split("/")[0]):
+        if name in _runs(owner):
+            return _runs(owner)[name]
     return find_run(name)
 
 
@@ -183,11 +190,17 @@ def _is_metrics(path: str) -> bool:
     return _is_report(path) and "metrics" in Path(path).parts and path.endswith(".json")
 
 
-def _loaded_first(scale: str) -> Iterator[Suite]:
+@cache
+def _suites(scale: str) -> tuple[str, ...]:
+    return tuple(suites_of_scale(scale))
+
+
+@cache
+def _runs(suite_name: str) -> dict[str, Run]:
     try:
-        yield suite(scale)
+        return {run.name: run for run in suite(suite_name).runs}
     except GaldError:
-        return  # the search over all suites of the scale says what is wrong
+        return {}  # the search for a run that is not found says what is wrong
 
 
 def _download_files(suite: Suite) -> Iterator[Path]:

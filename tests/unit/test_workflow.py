@@ -23,7 +23,7 @@ SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
 def in_root(monkeypatch):
     monkeypatch.chdir(ROOT)
     graph.suite.cache_clear()
-    graph.run.cache_clear()
+    graph._runs.cache_clear()
 
 
 @pytest.fixture
