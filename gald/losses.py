@@ -10,10 +10,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from gald.datasets import IGNORE_INDEX
 from gald.models.segmentor import SegmentorOutput
 from gald.params import TrainParams
-
-IGNORE_INDEX = 255
 
 Logits = Float[Tensor, "n k h w"]
 Mask = Int64[Tensor, "n h w"]

@@ -1,7 +1,8 @@
 """Scores from counts: one confusion matrix for a whole split, and everything else follows from it.
 
-Counts are int64 and ratios float64. A class that occurs neither in the truth nor in the prediction is absent: it is
-named and left out of every mean. One that is predicted although the truth lacks it has IoU 0, as the field has it.
+Counts are int64 and ratios float64. A class that the truth of the split lacks is absent: it is named and left out of
+every mean, so that all rows of a table average over the same classes. Pixels wrongly given to it still count against
+the classes they belong to. On the full benchmarks every class occurs, and this is the field's mean.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-IGNORE_INDEX = 255
+from gald.datasets import IGNORE_INDEX
 
 Counts = NDArray[np.int64]
 Mask = NDArray[np.uint8]
@@ -111,10 +112,10 @@ class Scores:
     iou : float64 array (K,)
         Intersection over union of each class in [0, 1], NaN where absent.
     mean_iou, mean_accuracy, pixel_accuracy : float
-        In [0, 1]: mean IoU of the classes that are not absent, mean recall of those in the truth, and the share of
-        pixels that are right. NaN without any pixel.
+        In [0, 1]: mean IoU and mean recall of the classes in the truth, and the share of pixels that are right. NaN
+        without any pixel.
     absent : tuple of int
-        Classes in neither truth nor prediction.
+        Classes that the truth lacks.
     """
 
     iou: NDArray[np.float64]
@@ -140,12 +141,13 @@ def scores(confusion: Counts) -> Scores:
     right = np.diagonal(confusion).astype(np.float64)
     truth = confusion.sum(axis=1)
     union = truth + confusion.sum(axis=0) - np.diagonal(confusion)
+    iou = np.where(truth > 0, _ratio(right, union), np.nan)
     return Scores(
-        iou=_ratio(right, union),
-        mean_iou=_mean(_ratio(right, union)),
+        iou=iou,
+        mean_iou=_mean(iou),
         mean_accuracy=_mean(_ratio(right, truth)),
         pixel_accuracy=float(_ratio(right.sum(), confusion.sum())),
-        absent=tuple(int(index) for index in np.flatnonzero(union == 0)),
+        absent=tuple(int(index) for index in np.flatnonzero(truth == 0)),
     )
 
 

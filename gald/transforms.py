@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gald.datasets import IGNORE_INDEX
 from gald.params import TrainParams
 
-IGNORE_INDEX = 255
 PADDING_COLOUR = (124, 116, 104)  # mean colour of ImageNet, so that padding is close to zero once normalised
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # luma of ITU-R BT.601, as PIL has it
 _AUGMENTATION_STREAM = 1

@@ -11,6 +11,9 @@ from gald.plugins import available, nearest
 if TYPE_CHECKING:
     from gald.datasets._spec import DatasetSpec
 
+IGNORE_INDEX = 255
+"""Train id of pixels that count neither in the loss nor in a score, in every mask of every benchmark."""
+
 
 def names() -> tuple[str, ...]:
     """Names of the benchmarks, sorted; imports none of them."""

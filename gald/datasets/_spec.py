@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gald.datasets import IGNORE_INDEX
+
 if TYPE_CHECKING:  # numpy is imported where arrays are made, so that a SPEC is cheap to import
     import numpy as np
     import numpy.typing as npt
 
-IGNORE_INDEX = 255
 UNKNOWN = -1
 """Entry of the lookup table for a raw id that the benchmark does not define."""
 

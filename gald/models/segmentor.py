@@ -7,14 +7,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gald.errors import ModelError
-from gald.models.backbone._features import Channels
+from gald.models.backbone._features import Channels, Normalisation
 from gald.models.block import GlobalThenLocal, build_plugin
 from gald.models.heads import AuxHead, Logits, MainHead
 from gald.models.layers import resize
 from gald.params import ModelParams
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1], as every torchvision and most timm weights expect
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class SegmentorOutput(NamedTuple):
@@ -35,8 +32,8 @@ class SegmentorOutput(NamedTuple):
 class Segmentor(nn.Module):
     """Backbone, main head, perhaps an auxiliary head, and the normalisation of the images.
 
-    The normalisation is part of the model (buffers `mean` and `std`, saved with the weights), so that nobody who
-    predicts can forget or mistake it.
+    The normalisation is the backbone's, and part of the model (buffers `mean` and `std`, saved with the weights), so
+    that nobody who predicts can forget or mistake it.
 
     Parameters
     ----------
@@ -60,8 +57,9 @@ class Segmentor(nn.Module):
         self.head = head
         self.aux_head = aux_head
         self.align_corners = align_corners
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+        normalisation = cast(Normalisation, backbone.normalisation)
+        self.register_buffer("mean", torch.tensor(normalisation.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(normalisation.std).view(1, 3, 1, 1))
 
     @property
     def num_classes(self) -> int:

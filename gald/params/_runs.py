@@ -10,6 +10,9 @@ from gald.errors import ParamsError
 from gald.files import canonical_json, digest
 from gald.params._sections import RunParams
 
+BITLESS = ("workers", "log_every", "checkpoint_every")
+"""Keys of the train section that change no bit of the weights: nothing is trained again for them."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -25,8 +28,9 @@ class Run:
 
     @cached_property
     def train_json(self) -> str:
-        """Canonical JSON of what decides the weights."""
+        """Canonical JSON of what decides the weights; see `BITLESS`."""
         values = self.params.model_dump(mode="json")
+        values["train"] = {key: value for key, value in values["train"].items() if key not in BITLESS}
         return canonical_json({key: values[key] for key in ("edition", "dataset", "model", "train")})
 
     @cached_property

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from gald import plugins
 from gald.errors import ParamsError
+from gald.params._combinations import problems
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -175,23 +176,7 @@ class RunParams(Section):
 
     @model_validator(mode="after")
     def _check(self) -> RunParams:
-        if self.evaluate.split in self.train.splits:
-            raise ValueError(f"evaluate.split {self.evaluate.split!r} is among train.splits: scores would be of no use")
-        self._check_map()
+        found = "; ".join(problems(self))
+        if found:
+            raise ValueError(found)
         return self
-
-    def _check_map(self) -> None:
-        """Refuse a mask distribution on a map that its unpadded convolutions would use up."""
-        stride = self.model.backbone.options.get("output_stride")
-        if self.model.distribution.name != "mask" or stride is None:
-            return
-        side = -(-min(self.train.crop_size) // stride)
-        smallest = 1
-        for _ in range(self.model.distribution.options["reductions"]):
-            side, smallest = (side - 1) // 2, 2 * smallest + 1
-        if side < 1:
-            raise ValueError(
-                f"train.crop_size {list(self.train.crop_size)} at output stride {stride} leaves too small a map for "
-                f"distribution 'mask' with its reductions; it needs {smallest} positions a side ({smallest * stride} "
-                "pixels): enlarge the crop or lower distribution.reductions"
-            )

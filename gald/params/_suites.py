@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from gald import paths, plugins
 from gald.errors import ParamsError
@@ -26,10 +26,17 @@ class TableUse(Section):
     datasets: Annotated[tuple[str, ...], Field(min_length=1)]
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
     rows: tuple[str, ...] | None = None  # null = all
-    adjust: dict[str, dict[str, Any]] = Field(
-        default_factory=dict
-    )  # row -> what this scale must change in it; the notes say so
-    notes: tuple[str, ...] = ()  # added to the table's own
+    # row -> what this scale must change in it; the notes, added to the table's own, say so
+    adjust: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @field_validator("datasets", "seeds", "rows")
+    @classmethod
+    def _once(cls, listed: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        twice = [entry for entry in dict.fromkeys(listed or ()) if (listed or ()).count(entry) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} stands twice; keep one")
+        return listed
 
 
 class SuiteParams(Section):

@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gald.datasets import IGNORE_INDEX
 from gald.datasets._reader import Sample
 from gald.errors import DatasetError
 from gald.params import TrainParams
-from gald.transforms import IGNORE_INDEX, augment, draw
+from gald.transforms import augment, draw
 
 CACHE_BYTES = 512 << 20  # of decoded samples kept in memory; miniatures and CamVid fit, larger sets stay on disk
 _ORDER_STREAM = 0

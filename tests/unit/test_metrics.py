@@ -21,11 +21,13 @@ def test_scores_by_hand() -> None:
     # truth: 3, 2, 1, 0 pixels of classes 0 to 3; class 3 is predicted once, class 4 occurs nowhere
     confusion = np.array([[2, 0, 0, 1, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0] * 5, [0] * 5])
     found = scores(confusion)
-    np.testing.assert_array_equal(found.iou, [2 / 4, 1 / 2, 1, 0, np.nan])
-    assert found.mean_iou == (2 / 4 + 1 / 2 + 1 + 0) / 4  # predicted but not there: 0; absent: left out
+    np.testing.assert_array_equal(found.iou, [2 / 4, 1 / 2, 1, np.nan, np.nan])
+    assert (
+        found.mean_iou == (2 / 4 + 1 / 2 + 1) / 3
+    )  # the wrong pixel of class 3 counts against class 0, and class 3 is no zero
     assert found.mean_accuracy == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
     assert found.pixel_accuracy == 4 / 6
-    assert found.absent == (4,)
+    assert found.absent == (3, 4)
 
 
 def test_nothing_counted_is_nan_not_zero() -> None:

@@ -99,6 +99,9 @@ def test_options_not_given_are_written_out_with_their_defaults(root: Path) -> No
         ("scale_range: [1.0, 1.0]", "scale_range: [1.0]", r"scale_range"),
         ("crop_size: [96, 192]", "crop_size: [8, 192]", r"too small a map for distribution 'mask'.*7 positions"),
         ("  train:\n    crop_size: [96", "  train:\n    splits: [val]\n    crop_size: [96", r"'val' is among train\.splits"),
+        ("  train:\n    crop_size: [96", "  train:\n    splits: [trian]\n    crop_size: [96", r"train\.splits: cityscapes has no split 'trian'; did you mean 'train'"),
+        ("    channels: 48", "    channels: 50", r"model\.channels 50: the 8 groups of 'cgnl' must divide it and its 25"),
+        ("batch_size: 8", "batch_size: 1", r"batch_size is 1, but batch norm cannot train on the 1x1 bin"),
         ("mini:\n", "mini:\n  trian: {}\n", r"recipes\.yaml: mini: trian: unknown key; did you mean 'train'\?"),
         ("max_iters: 500", "max_iters: 500\n    max_iters: 200", r"recipes\.yaml: line \d+: key 'max_iters' stands twice"),
         ("max_iters: 500", "max_iters: [300", r"recipes\.yaml: not valid YAML"),
@@ -106,7 +109,7 @@ def test_options_not_given_are_written_out_with_their_defaults(root: Path) -> No
 )  # fmt: skip
 def test_a_wrong_value_is_refused_with_file_key_and_remedy(root: Path, old: str, new: str, expected: str) -> None:
     edit(root / "recipes.yaml", old, new)
-    assert re.search(expected, refusal(root))
+    assert re.search(expected, refusal(root, "mini_full"))
 
 
 def test_all_problems_of_all_rows_come_at_once(root: Path) -> None:
@@ -128,6 +131,7 @@ def test_all_problems_of_all_rows_come_at_once(root: Path) -> None:
         ("suites/mini.yaml", "recipe: mini", "recipe: minni", r"no recipe 'minni'; did you mean 'mini'"),
         ("suites/mini.yaml", "edition: mini", "edition: tiny", r"suites/mini\.yaml: edition: found 'tiny'"),
         ("suites/mini.yaml", "    seeds: [0]", "    seeds: []", r"seeds"),
+        ("suites/mini.yaml", "seeds: [0, 1, 2]", "seeds: [0, 1, 1]", r"tables\.components\.seeds: 1 stands twice"),
         (
             "suites/mini.yaml",
             "  benchmarks:",
@@ -198,6 +202,16 @@ def test_the_evaluate_section_does_not_touch_the_training_digest(root: Path) -> 
     after = find_run("mini/camvid/psp-seed0", root)
     assert after.digest() == before.digest()
     assert after.evaluate_digest() != before.evaluate_digest()
+
+
+def test_what_changes_no_bit_trains_nothing_again(root: Path) -> None:
+    before = find_run("mini/camvid/psp-seed0", root)
+    edit(root / "base.yaml", "workers: 0", "workers: 4")
+    edit(root / "base.yaml", "log_every: 10", "log_every: 20")
+    edit(root / "recipes.yaml", "checkpoint_every: 50", "checkpoint_every: 25")
+    after = find_run("mini/camvid/psp-seed0", root)
+    assert after.digest() == before.digest()
+    assert after.params.train.workers == 4
 
 
 def test_an_unknown_run_names_its_nearest(root: Path) -> None:

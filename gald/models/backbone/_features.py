@@ -1,7 +1,8 @@
 """What every backbone returns and says of itself.
 
 A backbone is a module from normalised images (N, 3, H, W) to `Features`. Its attribute ``channels`` is a `Channels`,
-its attribute ``coverage`` says by name which pretrained tensors it holds (None: nothing is pretrained).
+its attribute ``coverage`` says by name which pretrained tensors it holds (None: nothing is pretrained), and its
+attribute ``normalisation`` how its images are to be normalised.
 """
 
 from typing import NamedTuple
@@ -31,6 +32,16 @@ class Channels(NamedTuple):
 
     main: int
     aux: int
+
+
+class Normalisation(NamedTuple):
+    """Mean and standard deviation per channel of RGB in [0, 1], which images are normalised with."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def initialise(module: nn.Module) -> None:

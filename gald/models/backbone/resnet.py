@@ -14,7 +14,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from gald.models.backbone._features import Channels, Features, initialise
+from gald.models.backbone._features import IMAGENET, Channels, Features, initialise
 from gald.models.layers import Feature, conv_norm_act
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -89,6 +89,7 @@ class ResNet(nn.Module):
         self.stage4 = _stage(1024, 512, blocks[3], fourth, tuple(last_dilation * rate for rate in grid))
         self.channels = Channels(main=2048, aux=1024)
         self.coverage = None
+        self.normalisation = IMAGENET
         initialise(self)
 
     def forward(self, images: Tensor) -> Features:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gald.errors import ModelError
-from gald.models.backbone._features import Channels, Features
+from gald.models.backbone._features import IMAGENET, Channels, Features, Normalisation
 from gald.models.backbone._pretrained import from_file, from_package, load_strictly, tensors
 from gald.models.backbone._timm import import_timm
 from gald.models.layers import Feature, conv_norm_act, resize
@@ -61,11 +61,20 @@ class TimmBackbone(nn.Module):
         Of the main feature, and of the one before the last, which feeds the auxiliary head.
     coverage : dict or None
         Which pretrained tensors were loaded, see `_pretrained.load_strictly`.
+    normalisation : Normalisation
+        What the pretrained network was trained with, as timm records it.
     """
 
-    def __init__(self, network: nn.Module, fusion: Fusion | None, coverage: dict[str, object] | None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        fusion: Fusion | None,
+        coverage: dict[str, object] | None,
+        normalisation: Normalisation,
+    ) -> None:
         super().__init__()
         info: Any = network.feature_info
+        self.normalisation = normalisation
         self.network = network
         self.fusion = fusion
         self.coverage = coverage
@@ -115,6 +124,12 @@ def _extractor(name: str, output_stride: int, fused: bool) -> nn.Module:
             f"timm's {name} ends at stride {_reductions(network)[-1]}, not {output_stride}; use that, or fuse: add"
         )
     return network
+
+
+def _normalisation(name: str) -> Normalisation:
+    """Mean and deviation that timm records for a model; several, EfficientNet-lite for one, differ from ImageNet's."""
+    config = import_timm().get_pretrained_cfg(name)
+    return IMAGENET if config is None else Normalisation(tuple(config.mean), tuple(config.std))
 
 
 def _weights(name: str, pretrained: Source, file: str | None) -> tuple[dict[str, Tensor], str] | None:
@@ -172,4 +187,4 @@ def build(
     coverage = load_strictly(network, *weights) if weights else None
     info: Any = network.feature_info
     fusion = Fusion(info.channels(), fuse_channels, fuse, align_corners) if fuse != "none" else None
-    return TimmBackbone(network, fusion, coverage)
+    return TimmBackbone(network, fusion, coverage, _normalisation(model))

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from gald.models.backbone._features import Channels, Features, initialise
+from gald.models.backbone._features import IMAGENET, Channels, Features, initialise
 from gald.models.layers import Feature
 
 
@@ -62,6 +62,7 @@ class TinyResNet(nn.Module):
         self.last = _Block(width, norm)
         self.channels = Channels(main=width, aux=width)
         self.coverage = None
+        self.normalisation = IMAGENET
         initialise(self)
 
     def forward(self, images: Tensor) -> Features:

@@ -9,6 +9,7 @@ from torch import nn
 
 from gald.errors import ModelError
 from gald.models.backbone import resnet, timm, tiny
+from gald.models.backbone._features import IMAGENET
 from gald.models.backbone._pretrained import load_strictly
 from gald.models.backbone._timm import import_timm
 
@@ -162,3 +163,8 @@ def test_fusion_gives_the_finest_stride_from_all_three(fuse, channels):
 def test_strides_by_dilation(name, stride):
     output = timm.build(model=name, output_stride=stride).eval()(torch.randn(1, 3, 64, 96))
     assert output.main.shape[2:] == (64 // stride, 96 // stride)
+
+
+def test_images_are_normalised_as_the_pretrained_network_was_trained():
+    assert timm.build(model="tf_efficientnet_lite0", output_stride=32).normalisation == ((0.5,) * 3, (0.5,) * 3)
+    assert timm.build(model="resnet18", output_stride=32).normalisation == IMAGENET

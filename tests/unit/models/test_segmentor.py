@@ -6,7 +6,8 @@ import torch
 import gald
 from gald.errors import ModelError
 from gald.models import weights
-from gald.models.segmentor import IMAGENET_MEAN, IMAGENET_STD, Segmentor, build_segmentor
+from gald.models.backbone._features import IMAGENET
+from gald.models.segmentor import Segmentor, build_segmentor
 from gald.params import AuxHead, Choice, ModelParams
 
 CLASSES = ("road", "sky", "pole")
@@ -60,7 +61,7 @@ def test_model_normalises_its_images(model):
     model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     images = torch.rand(2, 3, 32, 48)
     model.eval()(images)
-    expected = (images - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    expected = (images - torch.tensor(IMAGENET.mean).view(3, 1, 1)) / torch.tensor(IMAGENET.std).view(3, 1, 1)
     torch.testing.assert_close(seen[0], expected)
 
 

@@ -1,0 +1,66 @@
+"""What each key allows and a run as a whole does not: found before the graph is built, without importing torch.
+
+The modules refuse the same when they are built. This file says it for all rows of a suite at once, hours earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from gald.datasets import load_spec
+from gald.plugins import nearest
+
+if TYPE_CHECKING:
+    from gald.params._sections import RunParams
+
+
+def problems(params: RunParams) -> Iterator[str]:
+    """Name every impossible combination of a run's params, with what to change."""
+    yield from _splits(params)
+    yield from _divisors(params)
+    yield from _mask_size(params)
+    if params.model.aggregation.name == "psp" and params.train.batch_size == 1:
+        yield "train.batch_size is 1, but batch norm cannot train on the 1x1 bin of aggregation 'psp': use 2 or more"
+
+
+def _splits(params: RunParams) -> Iterator[str]:
+    known = load_spec(params.dataset).counts
+    named = [("train.splits", split) for split in params.train.splits] + [("evaluate.split", params.evaluate.split)]
+    for key, split in named:
+        if split not in known:
+            yield f"{key}: {params.dataset} has no split {split!r}; {nearest(split, known)}"
+    if params.evaluate.split in params.train.splits:
+        yield f"evaluate.split {params.evaluate.split!r} is among train.splits: scores would be of no use"
+
+
+def _divisors(params: RunParams) -> Iterator[str]:
+    model = params.model
+    for part, parts, narrowing in (
+        (model.aggregation, "groups", "reduction"),
+        (model.distribution, "heads", "key_reduction"),
+    ):
+        if parts not in part.options or narrowing not in part.options:
+            continue
+        count, inner = part.options[parts], model.channels // part.options[narrowing]
+        if model.channels % count or inner % count or inner == 0:
+            yield (
+                f"model.channels {model.channels}: the {count} {parts} of {part.name!r} must divide it and its "
+                f"{inner} inner channels; change {parts}, {narrowing} or model.channels"
+            )
+
+
+def _mask_size(params: RunParams) -> Iterator[str]:
+    """Refuse a mask distribution on a map that its unpadded convolutions would use up."""
+    stride = params.model.backbone.options.get("output_stride")
+    if params.model.distribution.name != "mask" or stride is None:
+        return
+    side, smallest = -(-min(params.train.crop_size) // stride), 1
+    for _ in range(params.model.distribution.options["reductions"]):
+        side, smallest = (side - 1) // 2, 2 * smallest + 1
+    if side < 1:
+        yield (
+            f"train.crop_size {list(params.train.crop_size)} at output stride {stride} leaves too small a map for "
+            f"distribution 'mask' with its reductions; it needs {smallest} positions a side ({smallest * stride} "
+            "pixels): enlarge the crop or lower distribution.reductions"
+        )
