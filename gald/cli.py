@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gald import __version__
+from gald import __version__, watch
 from gald.errors import GaldError, ParamsError, TrainingInterrupted
 
 if TYPE_CHECKING:
@@ -174,11 +174,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         _configure_logging(args.log)
+        if args.verb != "train":  # which saves its state before it ends
+            watch.end_with_parent()
         args.action(args)
     except ParamsError as error:
         return _fail(args.verb, error, 2)
     except TrainingInterrupted as error:
-        return _fail(args.verb, error, 75)
+        return _fail(args.verb, error, watch.EX_TEMPFAIL)
     except (GaldError, OSError) as error:
         return _fail(args.verb, error, 1)
     except KeyboardInterrupt:

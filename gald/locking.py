@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from gald import paths
 from gald.errors import RunBusy
 
+WAIT_S = 15.0
+"""Seconds that a stage waits for its lock: a job whose workflow was killed notices soon, and needs a moment to end."""
 _LOOK_S = 0.1
 
 

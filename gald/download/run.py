@@ -14,14 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from gald import paths
+from gald import locking, paths
 from gald.datasets import load_spec
 from gald.datasets._spec import DatasetSpec
 from gald.download.archives import unpack
 from gald.download.fetch import MIRROR, Fetched, fetch
 from gald.errors import ArchiveError, DatasetError
 from gald.files import replaced_folder, sha256, tree_digest, write_json
-from gald.locking import held
 
 _log = logging.getLogger("gald")
 
@@ -63,7 +62,7 @@ def download(edition: str, dataset: str, params: Params) -> Path:
     spec = load_spec(dataset)
     if edition not in ("mini", "full"):
         raise DatasetError(f"no edition is called {edition!r}; editions are mini and full")
-    with held(f"download/{edition}/{dataset}", wait_s=0.0), named(paths.raw(edition, dataset)):
+    with locking.held(f"download/{edition}/{dataset}", wait_s=locking.WAIT_S), named(paths.raw(edition, dataset)):
         generator = _generator(params.seed) if edition == "mini" else None
         if _is_whole(edition, dataset, generator):
             _log.info("%s/%s: already downloaded", edition, dataset)

@@ -29,7 +29,6 @@ from gald.models.segmentor import Segmentor
 from gald.params import EvaluateParams, Run
 from gald.transforms import resize_image
 
-LOCK_WAIT_S = 15.0
 _TELL_EVERY_S = 15.0
 _LOG = logging.getLogger("gald.evaluate")
 
@@ -95,7 +94,7 @@ def evaluate(run: Run) -> None:
         The split is missing, empty or damaged.
     """
     params = run.params.evaluate
-    with locking.held(run.name, wait_s=LOCK_WAIT_S), _threads(params.threads):
+    with locking.held(run.name, wait_s=locking.WAIT_S), _threads(params.threads):
         paths.metrics(run.name).unlink(missing_ok=True)  # numbers of other weights must not outlive a failure
         split = PreparedSplit(paths.prepared(run.params.edition, run.dataset), [params.split])
         if len(split) == 0:

@@ -18,12 +18,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
-from gald import paths
+from gald import locking, paths
 from gald.datasets import load_spec
 from gald.datasets._spec import DatasetSpec, RawSample
 from gald.errors import DatasetError
 from gald.files import replaced_folder, sha256, write_json, write_text
-from gald.locking import held
 from gald.prepare.index import render
 from gald.prepare.masks import Prepared, prepare_sample
 
@@ -82,9 +81,9 @@ def prepare(edition: str, dataset: str, params: Params) -> Path:
     _check_lists(spec, samples, edition)
     folder = paths.prepared(edition, dataset)
     try:
-        with held(f"prepare/{edition}/{dataset}", wait_s=0.0), replaced_folder(folder) as partial_folder:
-            converted = _convert(spec, samples, partial_folder, params.processes)
-            _write(spec, edition, raw_digest, converted, partial_folder)
+        with locking.held(f"prepare/{edition}/{dataset}", wait_s=locking.WAIT_S), replaced_folder(folder) as partial:
+            converted = _convert(spec, samples, partial, params.processes)
+            _write(spec, edition, raw_digest, converted, partial)
     except OSError as error:
         if error.filename is None:  # that of a full disk names no file
             error.filename = str(folder)

@@ -26,9 +26,8 @@ from gald.params import Run, TrainParams
 from gald.train import checkpoint, history, loop
 from gald.train.loader import CachedSamples
 from gald.train.optimiser import SGD
-from gald.train.watch import watched
+from gald.watch import watched
 
-LOCK_WAIT_S = 15.0  # an orphan of a killed workflow notices within an iteration and needs a moment to save
 _LOG = logging.getLogger("gald.train")
 
 
@@ -80,7 +79,7 @@ def train(run: Run) -> None:
         Stopped by a signal, or because the parent process died; the same command goes on.
     """
     params = run.params.train
-    with locking.held(run.name, wait_s=LOCK_WAIT_S), watched() as watch, reproducible(params):
+    with locking.held(run.name, wait_s=locking.WAIT_S), watched() as watch, reproducible(params):
         task = _task(run)
         paths.run_json(run.name).unlink(missing_ok=True)  # it promises weights that are about to change
         state, origins = _start(task)

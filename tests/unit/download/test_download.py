@@ -184,7 +184,8 @@ def test_read_only_folder(repository: Path) -> None:
     paths.DATA_ROOT.chmod(0o755)
 
 
-def test_two_at_once(repository: Path) -> None:
+def test_two_at_once(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gald.locking.WAIT_S", 0.2)
     with held("download/mini/camvid", wait_s=0.0), pytest.raises(RunBusy, match="download/mini/camvid is busy"):
         download("mini", "camvid", PARAMS)
 

@@ -204,7 +204,7 @@ def test_two_trainings_of_one_run_are_one_too_many(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run()
-    monkeypatch.setattr(train_run, "LOCK_WAIT_S", 0.2)
+    monkeypatch.setattr(locking, "WAIT_S", 0.2)
     with locking.held(run.name, wait_s=0), pytest.raises(RunBusy, match=f"{run.name} is busy: process {os.getpid()} "):
         train(run)
 

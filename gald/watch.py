@@ -1,16 +1,27 @@
-"""Reasons to stop a training early: a signal, or the death of the process that started it."""
+"""Reasons to stop early: a signal, or the death of the workflow that waits for the result.
+
+A killed Snakemake cannot stop its jobs. A training saves its state first, so it asks for reasons (`watched`); every
+other verb may die at any moment without leaving anything half-written, so it just does (`end_with_parent`).
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SIGUSR1: how clusters announce a preemption
+
+
+PARENT = "GALD_PARENT"
+"""Environment variable in which the workflow tells its jobs its process id."""
+EX_TEMPFAIL = 75  # <sysexits.h>: try again
+_LOOK_S = 0.5
 
 
 class Watch:
@@ -50,9 +61,22 @@ def watched() -> Iterator[Watch]:
             signal.signal(number, handler)
 
 
+def end_with_parent() -> None:
+    """End this process within a second of the workflow's death; without a workflow, do nothing."""
+    planner = os.environ.get(PARENT)
+    if planner is not None:
+        threading.Thread(target=_end_after, args=(int(planner),), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    os._exit(EX_TEMPFAIL)
+
+
 def _parent_to_watch() -> int | None:
     """Process whose death means that nobody waits for this training; None for one sent to the background by `nohup`."""
-    planner = os.environ.get("GALD_PARENT")  # told by the workflow, which may die while torch is being imported
+    planner = os.environ.get(PARENT)  # told by the workflow, which may die while torch is being imported
     if planner is not None:
         return int(planner)
     parent = os.getppid()
