@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -51,8 +50,7 @@ def run(name: str) -> Run:
 
 def scales() -> list[str]:
     """Names of the folders that runs live under, sorted."""
-    files = {name: read_yaml(paths.suite_params(name)) for name in suite_names()}
-    return sorted({str(content.get("scale", name)) for name, content in files.items()})
+    return sorted({scale for name in suite_names() for scale in _scale(name)})
 
 
 def stage_files(suite: Suite, stage: str) -> list[str]:
@@ -123,71 +121,11 @@ def gpus() -> int:
     return len(found.stdout.split())
 
 
-def withdraw_stale(jobs: Iterable[tuple[Collection[str], Collection[str]]]) -> list[str]:
-    """Remove metrics that are about to be made again, and the tables and pages that show them.
-
-    Snakemake removes a job's outputs when the job starts; should a training fail for good, the table that shows its old
-    number would never start, and stay. A table that merely waits for a new row is left alone.
-
-    Parameters
-    ----------
-    jobs : iterable of (inputs, outputs)
-        Files of every job that is about to run.
-
-    Returns
-    -------
-    list of str
-        What was removed; metrics come last, so that a kill on the way leaves enough to find the rest again.
-    """
-    planned = list(jobs)
-    scores = {path for _, outputs in planned for path in outputs if _is_metrics(path) and Path(path).exists()}
-    shown = [path for inputs, outputs in planned if scores & set(inputs) for path in outputs if _is_report(path)]
-    removed = [path for path in [*shown, *sorted(scores)] if Path(path).exists()]
-    for path in removed:
-        if Path(path).is_dir():
-            shutil.rmtree(path)
-        else:
-            Path(path).unlink()
-    return removed
-
-
-def check_writable(outputs: Iterable[str]) -> None:
-    """Refuse a build whose results could not be written, before it has spent hours on them.
-
-    Parameters
-    ----------
-    outputs : iterable of str
-        Files that jobs are about to make; the nearest folder there is of each must take a new file.
-
-    Raises
-    ------
-    GaldError
-        A folder takes no new file; the message says which, and why.
-    """
-    for folder in sorted({_nearest_existing(Path(path).parent) for path in outputs}):
-        try:
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise GaldError(
-                f"{folder}: results cannot be written here ({reason}); mend that, then repeat the command. No job was "
-                "started."
-            ) from error
-
-
-def _nearest_existing(folder: Path) -> Path:
-    while not folder.exists():
-        folder = folder.parent
-    return folder
-
-
-def _is_report(path: str) -> bool:
-    return Path(path).is_relative_to(paths.reports("."))
-
-
-def _is_metrics(path: str) -> bool:
-    return _is_report(path) and "metrics" in Path(path).parts and path.endswith(".json")
+def _scale(suite_name: str) -> Iterator[str]:
+    try:
+        yield str(read_yaml(paths.suite_params(suite_name)).get("scale", suite_name))
+    except GaldError:
+        return  # said when the suite is asked for
 
 
 @cache

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gald import files, graph, locking, mutex, paths
+from gald import files, graph, locking, mutex, paths, preflight
 from gald.errors import GaldError, ParamsError, RunBusy
 from gald.params import load_suite, suite_names
 
@@ -187,36 +187,67 @@ def test_planning_the_mini_suite_takes_less_than_four_seconds(plan_folder):
     assert min(times) < 4.0 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-def test_scores_to_be_made_again_leave_with_every_table_that_shows_them(tmp_path, monkeypatch):
+@pytest.fixture
+def built(tmp_path, monkeypatch):
+    """A folder in which two suites of one scale are built, as far as their files go."""
     monkeypatch.chdir(tmp_path)
-    old, other, new = (str(paths.metrics(f"smoke/camvid/{row}-seed0")) for row in ("old", "other", "new"))
-    shows_old, shows_new = (str(paths.table("smoke", name, "csv")) for name in ("one", "two"))
-    figures, history = str(paths.figures("smoke")), str(paths.history_csv("smoke/camvid/old-seed0"))
-    for path in (old, other, shows_old, shows_new, f"{figures}/loss.svg", history):
-        files.write_text(Path(path), "{}")
-    jobs = [
-        (["runs/smoke/camvid/old-seed0/run.json"], [old, "predictions/smoke/camvid/old-seed0/predictions.json"]),
-        (["runs/smoke/camvid/new-seed0/run.json"], [new]),
-        ([old, other], [shows_old]),
-        ([other, new], [shows_new]),  # waits for a new row, and shows nothing that has become wrong
-        ([old, other, new], [figures]),
-        (["data/prepared/mini/camvid/manifest.json"], [history]),
-    ]
-    assert graph.withdraw_stale(jobs) == [shows_old, figures, old]
-    assert [Path(path).exists() for path in (old, other, shows_old, shows_new, figures, history)] == [
-        *(False, True, False, True, False, True),
-    ]
-    assert graph.withdraw_stale(jobs) == []
+    shutil.copytree(ROOT / "params", "params")
+    graph.suite.cache_clear()
+    for name in ("mini", "mini_full"):
+        for stage in graph.STAGES:
+            for path in graph.stage_files(graph.suite(name), stage):
+                if Path(path).suffix:
+                    files.write_text(Path(path), "{}")
+    yield
+    graph.suite.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "planned",
+    [
+        ["reports/mini/metrics/cityscapes/psp-uniform-seed1.json"],
+        [
+            "runs/mini/cityscapes/psp-uniform-seed1/weights.safetensors",
+            "runs/mini/cityscapes/psp-uniform-seed1/run.json",
+        ],
+    ],
+    ids=["scored again", "trained again by a stage that scores nothing"],
+)
+def test_scores_to_be_made_again_leave_with_every_table_that_shows_them(built, planned):
+    removed = preflight.withdraw_stale(planned)
+    gone = {"reports/mini/metrics/cityscapes/psp-uniform-seed1.json"}
+    for name in ("mini", "mini_full"):
+        gone |= {f"reports/{name}/tables/components.{suffix}" for suffix in graph.TABLE_SUFFIXES}
+        gone |= {f"reports/{name}/index.html"}
+    assert set(removed) == gone
+    assert not any(Path(path).exists() for path in gone)
+    assert Path("reports/mini/tables/benchmarks.csv").exists()  # shows another run
+    assert Path("reports/mini/metrics/cityscapes/psp-seed1.json").exists()
+    assert preflight.withdraw_stale(planned) == []
+
+
+def test_a_table_that_waits_for_a_new_row_stays(built):
+    paths.metrics("mini/cityscapes/psp-uniform-seed1").unlink()
+    assert preflight.withdraw_stale(["runs/mini/cityscapes/psp-uniform-seed1/run.json"]) == []
+    assert Path("reports/mini/tables/components.csv").exists()
+
+
+def test_trainings_for_a_gpu_are_refused_without_one(in_root):
+    planned = graph.stage_files(graph.suite("camvid"), "train")
+    with pytest.raises(GaldError, match=r"^camvid/camvid/none-seed0 and 20 more runs train on a GPU"):
+        preflight.check_devices(planned, 0)
+    preflight.check_devices(planned, 1)
+    preflight.check_devices(graph.stage_files(graph.suite("mini"), "train"), 0)
 
 
 def test_a_folder_that_takes_no_file_is_named_before_any_job(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     wanted = [str(paths.table("smoke", "one", "csv")), str(paths.metrics("smoke/camvid/one-seed0"))]
-    graph.check_writable(wanted)
+    preflight.check_writable(wanted)
     assert list(tmp_path.iterdir()) == []  # looking leaves nothing
     files.write_text(Path("reports/smoke/tables"), "in the way")
     with pytest.raises(GaldError, match=r"reports/smoke/tables: .* \(Not a directory\)"):
-        graph.check_writable(wanted)
+        preflight.check_writable(wanted)
 
 
 def dvc_stages() -> tuple[dict, dict]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from snakemake.logging import logger
 
-from gald import graph, mutex, paths, plugins
+from gald import graph, mutex, paths, plugins, preflight
 from gald.errors import GaldError
 from gald.params import suite_names
 
@@ -81,12 +81,11 @@ def begin():
     mutex.claim_build()
     if workflow.touch:
         return
-    jobs = [
-        ([*map(str, job.input)], [*map(str, job.output)])
-        for job in workflow.dag.needrun_jobs()
-    ]
-    graph.check_writable(path for _, outputs in jobs for path in outputs)
-    graph.withdraw_stale(jobs)
+    outputs = [str(path) for job in workflow.dag.needrun_jobs() for path in job.output]
+    if workflow.local_exec:
+        preflight.check_devices(outputs, graph.gpus())
+    preflight.check_writable(outputs)
+    preflight.withdraw_stale(outputs)
 
 
 if workflow.is_main_process:

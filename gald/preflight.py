@@ -1,0 +1,126 @@
+"""What must hold before the first job of a build, and what must leave, so that no time is spent in vain."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from gald import graph, paths
+from gald.errors import GaldError
+from gald.params import Suite, suites_of_scale
+
+
+def check_devices(outputs: Iterable[str], gpus: int) -> None:
+    """Refuse trainings that need a GPU on a machine without one.
+
+    Parameters
+    ----------
+    outputs : iterable of str
+        Files that jobs are about to make.
+    gpus : int
+        CUDA devices there are.
+
+    Raises
+    ------
+    GaldError
+        Some run wants a device that is not there; the message names it and the suites that need none.
+    """
+    wanting = [name for name in _runs_trained(outputs) if graph.run(name).params.train.device == "cuda"]
+    if wanting and gpus == 0:
+        raise GaldError(
+            f"{wanting[0]} and {len(wanting) - 1} more runs train on a GPU (train.device: cuda), and this machine has "
+            "none; `camvid_cpu`, `mini` and `smoke` need none. No job was started."
+        )
+
+
+def check_writable(outputs: Iterable[str]) -> None:
+    """Refuse a build whose results could not be written, before it has spent hours on them.
+
+    Parameters
+    ----------
+    outputs : iterable of str
+        Files that jobs are about to make; the nearest folder there is of each must take a new file.
+
+    Raises
+    ------
+    GaldError
+        A folder takes no new file; the message says which, and why.
+    """
+    for folder in sorted({_nearest_existing(Path(path).parent) for path in outputs}):
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise GaldError(
+                f"{folder}: results cannot be written here ({reason}); mend that, then repeat the command. No job was "
+                "started."
+            ) from error
+
+
+def _nearest_existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def withdraw_stale(outputs: Iterable[str]) -> list[str]:
+    """Remove scores that are about to be made again, and the tables and pages of every suite that show them.
+
+    Snakemake removes a job's outputs when the job starts; should a training fail for good, the table that shows its old
+    number would never start, and stay. A table that merely waits for a new row is left alone.
+
+    Parameters
+    ----------
+    outputs : iterable of str
+        Files of every job that is about to run.
+
+    Returns
+    -------
+    list of str
+        What was removed; scores come last, so that a kill on the way leaves enough to find the rest again.
+    """
+    again = sorted(name for name in _runs_made_again(outputs) if paths.metrics(name).exists())
+    shown = [path for scale in sorted({name.split("/")[0] for name in again}) for path in _shown(scale, set(again))]
+    removed = [path for path in [*shown, *map(paths.metrics, again)] if path.exists()]
+    for path in removed:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return [str(path) for path in removed]
+
+
+def _runs_trained(outputs: Iterable[str]) -> list[str]:
+    found = (Path(path) for path in outputs)
+    return ["/".join(path.parts[1:-1]) for path in found if path.parts[0] == "runs" and path.name == "run.json"]
+
+
+def _runs_made_again(outputs: Iterable[str]) -> set[str]:
+    """Runs whose weights or scores are among the files: a stage may stop before it scores what it trains."""
+    planned = list(outputs)
+    scored = (Path(path).parts for path in planned)
+    return set(_runs_trained(planned)) | {
+        f"{parts[1]}/{parts[3]}/{parts[4].removesuffix('.json')}"
+        for parts in scored
+        if len(parts) == 5 and parts[0] == "reports" and parts[2] == "metrics"
+    }
+
+
+def _shown(scale: str, runs: set[str]) -> Iterator[Path]:
+    """Tables that show one of the runs, and the pages of their suites."""
+    for name in suites_of_scale(scale):
+        try:
+            suite = graph.suite(name)
+        except GaldError:
+            continue  # refused, so nothing of it is built before its params are mended
+        tables = [table for table, cells in suite.cells.items() if any(cell.run in runs for cell in cells)]
+        yield from (paths.table(name, table, suffix) for table in tables for suffix in graph.TABLE_SUFFIXES)
+        if tables:
+            yield from _pages(suite)
+
+
+def _pages(suite: Suite) -> Iterator[Path]:
+    yield from (paths.index(suite.name), paths.figures(suite.name), paths.gallery(suite.name))
