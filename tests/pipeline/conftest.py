@@ -102,8 +102,8 @@ class Repository:
         assert files, f"nothing matches {pattern}"
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in files}
 
-    def processes(self, verb: str) -> list[int]:
-        """Ids of the processes `gald VERB` that work in this copy."""
+    def processes(self, *words: str) -> list[int]:
+        """Ids of the processes of `gald` in this copy whose command line has these words."""
         found = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
@@ -113,7 +113,11 @@ class Repository:
                 here = (entry / "cwd").resolve() == self.folder.resolve()
             except OSError:
                 continue
-            if here and verb.encode() in command and any(part.endswith(b"/gald") for part in command):
+            if (
+                here
+                and {word.encode() for word in words} <= set(command)
+                and any(part.endswith(b"/gald") for part in command)
+            ):
                 found.append(int(entry.name))
         return found
 

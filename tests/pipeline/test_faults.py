@@ -15,13 +15,19 @@ def results(repository) -> dict[str, bytes]:
     return {path: content for pattern in RESULTS for path, content in repository.contents(pattern).items()}
 
 
+def checkpointed(repository) -> set[str]:
+    """Names of the runs that have a state to go on from."""
+    root = repository.folder / ".gald/checkpoints"
+    states = [path for path in root.glob("*/*/*/*") if path.is_file() and "history" not in path.name]
+    return {str(path.parent.relative_to(root)) for path in states}
+
+
 def moment(repository, name: str) -> bool:
     """Whether a build has come to the moment of that name."""
-    folder = repository.folder
     if name == "a training has begun":
         return bool(repository.processes("train"))
     if name == "a checkpoint is there":
-        return any(path.is_file() and "history" not in path.name for path in folder.glob(".gald/checkpoints/**/*"))
+        return bool(checkpointed(repository))
     return bool(repository.processes("evaluate"))
 
 
@@ -52,7 +58,8 @@ def test_orphans_of_a_killed_snakemake_stop_by_themselves(prepared, when):
 def test_a_killed_training_is_taken_up_again_by_the_same_build(first_build, prepared):
     build = prepared.start("snakemake", "smoke")
     prepared.wait_until(lambda: moment(prepared, "a checkpoint is there"))
-    prepared.kill(prepared.processes("train")[0])
+    (process,) = prepared.processes("train", checkpointed(prepared).pop())
+    prepared.kill(process)
     assert build.wait(timeout=300) == 0, (prepared.folder / "started.txt").read_text()
     assert "going on from iteration" in (prepared.folder / "started.txt").read_text()
     assert results(prepared) == results(first_build[0])
