@@ -1,8 +1,7 @@
-"""Writes the miniatures' archives: the drawn scenes in the native format of each real benchmark.
+"""What the miniatures' archives are made of: splits and ids of each benchmark, and the file formats of the real ones.
 
-Names, folders, id encodings and file types are the real ones, so that the code which prepares the real archives
-prepares these. A few of the real oddities are drawn too. Bytes depend on the seed, the generator's version, and the
-installed versions of Pillow, zlib and SciPy; no clock and no machine enters.
+Bytes depend on the seed, the generator's version, and the installed versions of Pillow, zlib and SciPy; no clock and no
+machine enters.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,38 +65,6 @@ MINIATURES = {
     # sky-other; road or water-other; wood, tree, fence, stop sign, car; unlabeled
     "coco_stuff10k": Miniature({"train": 64, "test": 32}, _ids(157, 149, 178, 182, 169, 113, 13, 3), void=0),
 }
-
-
-def draw_archives(dataset: str, folder: Path, seed: int) -> None:
-    """Write a miniature's archives, under the names of the real ones.
-
-    Parameters
-    ----------
-    dataset : str
-        One of `MINIATURES`.
-    folder : Path
-        Existing folder to write to.
-    seed : int
-        Seed of the scenes.
-
-    Raises
-    ------
-    DatasetError
-        The benchmark has no miniature.
-    """
-    from gald.datasets import _writers
-    from gald.errors import DatasetError
-
-    writers: dict[str, Callable[[Path, int], None]] = {
-        "cityscapes": _writers.cityscapes,
-        "ade20k": _writers.ade20k,
-        "pascal_context": _writers.pascal_context,
-        "camvid": _writers.camvid,
-        "coco_stuff10k": _writers.coco_stuff10k,
-    }
-    if dataset not in writers:
-        raise DatasetError(f"{dataset} has no miniature; those that have: {', '.join(sorted(writers))}")
-    writers[dataset](folder, seed)
 
 
 def scenes(dataset: str, split: str, seed: int) -> Iterator[tuple[int, Scene]]:

@@ -1,9 +1,13 @@
-"""One function per benchmark that lays its scenes out as the real archives are laid out, a few oddities included."""
+"""Writes the miniatures' archives: one function per benchmark lays its scenes out as the real archives are laid out.
+
+Names, folders, id encodings and file types are the real ones, so that the code which prepares the real archives
+prepares these. A few of the real oddities are drawn too.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from gald.datasets import load_spec
 from gald.datasets._native import MINIATURES, Files, jpeg, mat, png, scenes, write_tar, write_zip
 from gald.datasets._rle import encode
 from gald.datasets._synthetic import GROUND_MARGIN, HEIGHT, WIDTH, Part, Scene
+from gald.errors import DatasetError
 
 _CITIES = {"train": ("aachen", "bad-honnef"), "val": ("lindau",), "test": ("bonn",)}
 _ROOT_FILES = (("README", b"A miniature in the format of Cityscapes, drawn from a seed.\n"), ("license.txt", b"free\n"))
@@ -22,6 +27,35 @@ _GRAYSCALE, _PORTRAIT, _ALL_IGNORED = 5, 6, 7  # positions in the training split
 
 def _uint8(labels: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
     return labels.astype(np.uint8)
+
+
+def draw_archives(dataset: str, folder: Path, seed: int) -> None:
+    """Write a miniature's archives, under the names of the real ones.
+
+    Parameters
+    ----------
+    dataset : str
+        One of `MINIATURES`.
+    folder : Path
+        Existing folder to write to.
+    seed : int
+        Seed of the scenes.
+
+    Raises
+    ------
+    DatasetError
+        The benchmark has no miniature.
+    """
+    writers: dict[str, Callable[[Path, int], None]] = {
+        "cityscapes": cityscapes,
+        "ade20k": ade20k,
+        "pascal_context": pascal_context,
+        "camvid": camvid,
+        "coco_stuff10k": coco_stuff10k,
+    }
+    if dataset not in writers:
+        raise DatasetError(f"{dataset} has no miniature; those that have: {', '.join(sorted(writers))}")
+    writers[dataset](folder, seed)
 
 
 def cityscapes(folder: Path, seed: int) -> None:

@@ -112,7 +112,7 @@ def archives_folder(edition: str, dataset: str) -> Path:
 
 def _drawn(spec: DatasetSpec, seed: int) -> list[Fetched]:
     """Draw the miniature's archives."""
-    from gald.datasets._native import draw_archives
+    from gald.datasets._writers import draw_archives
 
     folder = archives_folder("mini", spec.name)
     _log.info("mini/%s: drawing from seed %d", spec.name, seed)

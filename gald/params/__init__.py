@@ -5,6 +5,7 @@ may adjust to its scale, in a note's sight). The merged result is validated once
 """
 
 from gald.params._merge import Layer, Merged, read_yaml
+from gald.params._run_params import RunParams
 from gald.params._runs import Run
 from gald.params._sections import (
     AuxHead,
@@ -14,7 +15,6 @@ from gald.params._sections import (
     LossParams,
     ModelParams,
     PrepareParams,
-    RunParams,
     Section,
     TrainParams,
 )

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from gald.errors import ParamsError
 from gald.files import canonical_json, digest
-from gald.params._sections import RunParams
+from gald.params._run_params import RunParams
 
 BITLESS = ("workers", "log_every", "checkpoint_every")
 """Keys of the train section that change no bit of the weights: nothing is trained again for them."""

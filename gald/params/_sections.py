@@ -13,7 +13,6 @@ from pydantic_core import PydanticCustomError
 
 from gald import plugins
 from gald.errors import ParamsError
-from gald.params._combinations import problems
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -163,20 +162,3 @@ class EvaluateParams(Section):
     boundary_width: PositiveInt  # pixels on each side of a boundary between classes
     gallery: NonNegativeInt  # samples whose predicted masks are kept as pictures
     threads: PositiveInt
-
-
-class RunParams(Section):
-    """Everything that decides a run's numbers."""
-
-    edition: Literal["mini", "full"]
-    dataset: str
-    model: ModelParams
-    train: TrainParams
-    evaluate: EvaluateParams
-
-    @model_validator(mode="after")
-    def _check(self) -> RunParams:
-        found = "; ".join(problems(self))
-        if found:
-            raise ValueError(found)
-        return self

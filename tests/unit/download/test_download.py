@@ -14,7 +14,8 @@ import pytest
 
 from gald import paths
 from gald.datasets import camvid, cityscapes, names
-from gald.datasets._native import MINIATURES, draw_archives
+from gald.datasets._native import MINIATURES
+from gald.datasets._writers import draw_archives
 from gald.download import archives
 from gald.download.run import archives_folder, download, files
 from gald.errors import ArchiveError, DatasetError, RunBusy

@@ -1,21 +1,39 @@
-"""What each key allows and a run as a whole does not: found before the graph is built, without importing torch.
+"""A run's params as a whole, and what its sections allow one by one but not together.
 
-The modules refuse the same when they are built. This file says it for all rows of a suite at once, hours earlier.
+The modules refuse the same when they are built. Here it is said for all rows of a suite at once, hours earlier and
+without importing torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Literal
+
+from pydantic import model_validator
 
 from gald.datasets import load_spec
+from gald.params._sections import EvaluateParams, ModelParams, Section, TrainParams
 from gald.plugins import nearest
 
-if TYPE_CHECKING:
-    from gald.params._sections import RunParams
+
+class RunParams(Section):
+    """Everything that decides a run's numbers."""
+
+    edition: Literal["mini", "full"]
+    dataset: str
+    model: ModelParams
+    train: TrainParams
+    evaluate: EvaluateParams
+
+    @model_validator(mode="after")
+    def _check(self) -> RunParams:
+        found = "; ".join(_problems(self))
+        if found:
+            raise ValueError(found)
+        return self
 
 
-def problems(params: RunParams) -> Iterator[str]:
+def _problems(params: RunParams) -> Iterator[str]:
     """Name every impossible combination of a run's params, with what to change."""
     yield from _splits(params)
     yield from _divisors(params)
