@@ -77,7 +77,7 @@ def test_mini_is_drawn_once(repository: Path, monkeypatch: pytest.MonkeyPatch) -
     assert listed == {"name": ZIP, "sha256": sha256(copy), "bytes": copy.stat().st_size, "source": "drawn"}
     before = boundary.stat().st_mtime_ns
     with monkeypatch.context() as patch:
-        patch.setattr("gald.datasets._native.draw_archives", None)  # a second call must not need it
+        patch.setattr("gald.datasets._writers.draw_archives", None)  # a second call must not need it
         assert download("mini", "camvid", PARAMS).stat().st_mtime_ns == before
     other = json.loads(download("mini", "camvid", SimpleNamespace(seed=4)).read_text())
     assert other["generator"]["seed"] == 4
