@@ -20,6 +20,7 @@ from typing import Any
 from gald.errors import ParamsError
 
 _PACKAGE = Path(__file__).parent
+_MOST_LISTED = 12
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str, "tuple": tuple, "None": None, "Literal": typing.Literal}
 
 
@@ -53,7 +54,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(names) or 'none'}"
+    listed = names if len(names) <= _MOST_LISTED else [*names[:_MOST_LISTED], f"and {len(names) - _MOST_LISTED} more"]
+    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(listed) or 'none'}"
 
 
 def check_name(kind: str, name: str) -> None:

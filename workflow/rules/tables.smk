@@ -8,7 +8,12 @@ rule tables:
         csv=paths.table("{suite}", "{table}", "csv"),
         md=paths.table("{suite}", "{table}", "md"),
         tex=paths.table("{suite}", "{table}", "tex"),
-        html=paths.table("{suite}", "{table}", "html"),
+        html=report(
+            paths.table("{suite}", "{table}", "html"),
+            caption="../report/table.rst",
+            category="{suite}",
+            labels={"table": "{table}"},
+        ),
     log:
         "logs/tables/{suite}/{table}.log",
     conda:
@@ -34,7 +39,9 @@ rule report:
         predictions=each_run(paths.predictions_json),
         history=each_run(paths.history_csv),
     output:
-        index=paths.index("{suite}"),
+        index=report(
+            paths.index("{suite}"), caption="../report/index.rst", category="{suite}"
+        ),
         figures=directory(paths.figures("{suite}")),
         gallery=directory(paths.gallery("{suite}")),
     log:
