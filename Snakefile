@@ -25,7 +25,7 @@ rule all:
     input:
         wanted(config["suite"]),
     message:
-        f"suite {config['suite']} is complete"
+        f"suite {config['suite']} is complete: open {paths.index(config['suite'])}, or compare runs with `mlflow ui`"
 
 
 for suite in suite_names():
@@ -36,7 +36,7 @@ for suite in suite_names():
         input:
             wanted(suite),
         message:
-            f"suite {suite} is complete"
+            f"suite {suite} is complete: open {paths.index(suite)}, or compare runs with `mlflow ui`"
 
 
 for stage in graph.STAGES:

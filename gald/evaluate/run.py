@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from gald.params import EvaluateParams, Run
 from gald.transforms import resize_image
 
 _TELL_EVERY_S = 15.0
+_HEADLINE = itemgetter("mean_iou", "boundary_mean_iou")
 _LOG = logging.getLogger("gald.evaluate")
 
 
@@ -107,7 +109,11 @@ def evaluate(run: Run) -> None:
         price = cost(model, run.params.train.crop_size)
         metrics = _metrics(run, record, split, tally, price)
         files.write_json(paths.metrics(run.name), metrics)
-    _LOG.info("%s: mIoU %s, in the boundary band %s", run.name, metrics["mean_iou"], metrics["boundary_mean_iou"])
+    _LOG.info("%s: mIoU %s, in the boundary band %s", run.name, *map(_percent, _HEADLINE(metrics)))
+
+
+def _percent(score: float | None) -> str:
+    return "absent" if score is None else f"{100 * score:.1f} %"
 
 
 @contextmanager

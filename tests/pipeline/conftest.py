@@ -33,7 +33,7 @@ class Finished:
     @property
     def jobs(self) -> list[str]:
         """Messages of the jobs that ran, or would run, in their order."""
-        return re.findall(r"^Job \d+: (.*)$", self.said, re.MULTILINE)
+        return re.findall(r"^Job \d+: (.*?)(?:: open .*)?$", self.said, re.MULTILINE)
 
     @property
     def trained(self) -> set[str]:
