@@ -149,7 +149,7 @@ def test_the_store_follows_the_files_without_duplicates(suite, client, tmp_path,
 
 @pytest.mark.slow
 def test_a_moved_repository_gets_a_new_experiment(suite, client, tmp_path, monkeypatch):
-    command = [sys.executable, "-m", "gald.cli", "track", suite.name]  # processes of their own: one keeps its store open
+    command = [sys.executable, "-m", "gald.cli", "track", suite.name]  # a process each: one keeps its store open
     subprocess.run(command, check=True)
     elsewhere = tmp_path.parent / f"{tmp_path.name}-moved"
     tmp_path.rename(elsewhere)
