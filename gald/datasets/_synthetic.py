@@ -3,11 +3,11 @@
 Two questions are built into every scene. *Long range*: the ground is of one of two classes that look the same; only the
 colour of a lamp in a far corner says which, and a strip of backdrop keeps every ground pixel further from the lamp than
 a small backbone sees. *Fine detail*: poles 1 to 3 pixels wide, discs of radius 2 to 5, boxes and wavy boundaries, under
-noise and a gradient of light. Aggregation should help with the first and hurts the second; distribution should repair
-that.
+noise and a gradient of light. By the paper's claim, aggregation helps with the first and hurts the second, and
+distribution repairs that.
 
-A scene is made of parts (`Part`), which each benchmark calls by real names and ids (`PARTS`). The same seed, version,
-dataset, split and index always give the same scene.
+A scene is made of parts (`Part`), to which each benchmark gives ids of its own (`gald.datasets._native.MINIATURES`).
+The same seed, version, dataset, split and index always give the same scene.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Typed, frozen parameters: from YAML layers to validated runs, without importing torch.
 
-A run is four layers, later ones winning: ``base.yaml``, its recipe, its suite's overrides, its table row (which a suite
-may adjust to its scale, in a note's sight). The merged result is validated once and written out beside the run.
+A run is five layers, later ones winning: ``base.yaml``, its recipe (either may say more for one benchmark), its suite's
+overrides, its table row, and what the suite adjusts in that row; a note under the table tells of it. The merged result
+is validated once and written out beside the run.
 """
 
 from gald.params._merge import Layer, Merged, read_yaml
