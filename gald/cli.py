@@ -150,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("suites", metavar="SUITE", nargs="*", help="all suites with results if none is given")
     one = verb("status", _status, "list runs and their state, also those whose code has changed since")
     one.add_argument("suite", metavar="SUITE", nargs="?", default="mini")
-    one = verb("params", _params, "check a suite's params, or show a run's merged params and where each was set")
+    one = verb("params", _params, "check a suite's params and list its runs, or show a run's merged params")
     one.add_argument("what", metavar="SUITE|RUN")
     one = verb("bench", _bench, "measure this machine: ratios against the obvious alternative")
     one.add_argument("what", metavar="WHAT", choices=("pipeline",), help="pipeline: planning, start-up, no-op times")

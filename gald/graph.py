@@ -28,6 +28,7 @@ from gald.params import (
     suites_of_scale,
     validate_suite,
 )
+from gald.prepare import CONVERTER
 
 STAGES = ("download", "prepare", "train", "evaluate", "tables")
 TABLE_SUFFIXES = ("csv", "md", "tex", "html")
@@ -93,6 +94,11 @@ def download_params(edition: str) -> str:
     return canonical_json({"edition": edition, "generator": GENERATOR_VERSION, "seed": download.seed})
 
 
+def prepare_params() -> str:
+    """Spell what decides prepared data beside the raw data, as canonical JSON."""
+    return canonical_json({"converter": CONVERTER})
+
+
 def table_params(suite: Suite, name: str) -> str:
     """Spell what decides a rendered table, apart from its metrics, as canonical JSON."""
     table = suite.table(name).model_dump(mode="json")
@@ -108,11 +114,11 @@ def report_params(suite: Suite) -> str:
 
 def gpus() -> int:
     """Count the CUDA devices that jobs may use, without importing torch."""
+    if shutil.which("nvidia-smi") is None:
+        return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
-    if shutil.which("nvidia-smi") is None:
-        return 0
     query = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
     try:
         found = subprocess.run(query, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True)

@@ -30,8 +30,8 @@ def check_devices(outputs: Iterable[str], gpus: int) -> None:
     wanting = [name for name in _runs_trained(outputs) if graph.run(name).params.train.device == "cuda"]
     if wanting and gpus == 0:
         raise GaldError(
-            f"{wanting[0]} and {len(wanting) - 1} more runs train on a GPU (train.device: cuda), and this machine has "
-            "none; `camvid_cpu`, `mini` and `smoke` need none. No job was started."
+            f"{len(wanting)} runs, {wanting[0]} for one, train on a GPU (train.device: cuda), and this machine has "
+            "none; `camvid_cpu`, `mini`, `mini_full` and `smoke` need none. No job was started."
         )
 
 
@@ -70,7 +70,8 @@ def withdraw_stale(outputs: Iterable[str]) -> list[str]:
     """Remove scores that are about to be made again, and the tables and pages of every suite that show them.
 
     Snakemake removes a job's outputs when the job starts; should a training fail for good, the table that shows its old
-    number would never start, and stay. A table that merely waits for a new row is left alone.
+    number would never start, and stay. Left alone are a table that merely waits for a new row, and results of runs that
+    were never in this folder, such as those that come with a clone.
 
     Parameters
     ----------
@@ -82,7 +83,9 @@ def withdraw_stale(outputs: Iterable[str]) -> list[str]:
     list of str
         What was removed; scores come last, so that a kill on the way leaves enough to find the rest again.
     """
-    again = sorted(name for name in _runs_made_again(outputs) if paths.metrics(name).exists())
+    again = sorted(
+        name for name in _runs_made_again(outputs) if paths.metrics(name).exists() and paths.run_dir(name).exists()
+    )
     shown = [path for scale in sorted({name.split("/")[0] for name in again}) for path in _shown(scale, set(again))]
     removed = [path for path in [*shown, *map(paths.metrics, again)] if path.exists()]
     for path in removed:

@@ -64,7 +64,7 @@ def suite_line(scale: str) -> str:
 def describe(suite: Suite) -> str:
     """Say in one line how far a suite is."""
     trained = sum(paths.run_json(run.name).exists() for run in suite.runs)
-    scored = sum(paths.metrics(run.name).exists() for run in suite.runs)
+    scored = sum(paths.metrics(run.name).exists() and paths.run_json(run.name).exists() for run in suite.runs)
     line = f"{suite.name}: {trained} of {len(suite.runs)} runs trained, {scored} scored"
     if trained == len(suite.runs):
         return line

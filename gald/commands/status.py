@@ -35,14 +35,16 @@ def status(suite: str) -> str:
     loaded = load_suite(suite)
     states = {run.name: state(run) for run in loaded.runs}
     rows = [(run.name, states[run.name], _score(run), ", ".join(run.tables)) for run in loaded.runs]
-    remedies = [remedy for word, remedy in _REMEDIES.items() if any(word in found for found in states.values())]
+    found = ", ".join(states.values())
+    remedies = [remedy.format(suite=suite) for word, remedy in _REMEDIES.items() if word in found]
     return "\n".join([*_columns([_HEADER, *rows]), "", *remedies, progress.describe(loaded)]) + "\n"
 
 
 _REMEDIES = {
     "stale": "stale: params or data changed since; the next `snakemake` of the suite redoes these runs",
     "code changed": "code changed: trained by other code of this package, which redoes nothing by itself; "
-    "`snakemake --forcerun runs/<run>/run.json` trains one run and what follows from it again",
+    "`snakemake {suite} --forcerun runs/<run>/run.json` trains one run and what follows from it again",
+    "not trained here": "not trained here: the score came with the repository; `snakemake {suite}` makes it again",
 }
 
 
@@ -82,7 +84,9 @@ def _unfinished(run: Run) -> str:
     begun = progress.trace(run).iterations
     if _is_locked(paths.lock(run.name)):
         return f"busy at {begun} of {run.params.train.max_iters}"
-    return f"stopped at {begun} of {run.params.train.max_iters}" if begun else "missing"
+    if begun:
+        return f"stopped at {begun} of {run.params.train.max_iters}"
+    return "not trained here" if paths.metrics(run.name).exists() else "missing"
 
 
 def _is_locked(path: Path) -> bool:

@@ -97,7 +97,8 @@ def evaluate(run: Run) -> None:
     """
     params = run.params.evaluate
     with locking.held(run.name, wait_s=locking.WAIT_S), _threads(params.threads):
-        paths.metrics(run.name).unlink(missing_ok=True)  # numbers of other weights must not outlive a failure
+        if paths.run_dir(run.name).exists():  # else the scores came with a clone, and are not this folder's to lose
+            paths.metrics(run.name).unlink(missing_ok=True)  # numbers of other weights must not outlive a failure
         split = PreparedSplit(paths.prepared(run.params.edition, run.dataset), [params.split])
         if len(split) == 0:
             raise DatasetError(f"{split.folder}: split {params.split!r} is empty; prepare the dataset again")

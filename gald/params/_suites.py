@@ -208,11 +208,12 @@ def _table_cells(
             line = f"no dataset is called {dataset!r}; {plugins.nearest(dataset, known)}"
             problems[f"{suite.file}: tables.{table.name}.datasets: {line}"] = None
     datasets = [dataset for dataset in use.datasets if dataset in known]
+    shown = table.rows if use.rows is None else use.rows
     for row in use.adjust:
-        if row not in table.rows:
-            line = f"{suite.file}: tables.{table.name}.adjust: no row {row!r}; {plugins.nearest(row, table.rows)}"
+        if row not in shown:
+            line = f"{suite.file}: tables.{table.name}.adjust: no row {row!r}; {plugins.nearest(row, shown)}"
             problems[line] = None
-    for row in table.rows if use.rows is None else use.rows:
+    for row in shown:
         if row not in table.rows:
             line = f"{suite.file}: tables.{table.name}.rows: no row {row!r}; {plugins.nearest(row, table.rows)}"
             problems[line] = None

@@ -23,11 +23,10 @@ from gald.datasets import load_spec
 from gald.datasets._spec import DatasetSpec, RawSample
 from gald.errors import DatasetError
 from gald.files import replaced_folder, sha256, write_json, write_text
+from gald.prepare import CONVERTER
 from gald.prepare.index import render
 from gald.prepare.masks import Prepared, prepare_sample
 
-CONVERTER = 1
-"""Version of what this stage makes of the same raw files; in the manifest."""
 _MOST_SHOWN = 40
 
 _log = logging.getLogger("gald")

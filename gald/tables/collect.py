@@ -220,8 +220,13 @@ def _absent_note(dataset: str, absent: list[str], run: Measured) -> str:
     return f"{title}: {len(absent)} of {total} classes are absent from the split and left out of every mean: {names}."
 
 
+def _commit(run: Measured) -> str:
+    code = run.record["code"]
+    return str(code["commit"])[:12] + (" and local changes" if code["dirty"] else "")
+
+
 def _flags(runs: list[Measured]) -> Iterator[str]:
-    commits = Counter(str(run.record["code"]["commit"])[:12] for run in runs)
+    commits = Counter(_commit(run) for run in runs)
     yield f"Code: commit {', '.join(f'{name} ({n} of {len(runs)} runs)' for name, n in commits.items())}."
     trained = Counter(run.record["code"]["digest"] for run in runs)
     scored = Counter(run.metrics["evaluation_code_digest"] for run in runs)

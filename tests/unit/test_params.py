@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from gald import plugins
+from gald.datasets import load_spec
 from gald.errors import ParamsError
 from gald.params import find_run, load_suite, suite_names, validate_suite
 
@@ -66,6 +67,12 @@ def test_the_benchmarks_usual_protocol_is_resolved_and_written(root: Path) -> No
     run = find_run("mini/camvid/psp-seed0", root)
     assert run.params.train.splits == ("train", "val")
     assert run.params.evaluate.split == "test"
+
+
+def test_the_protocols_splits_are_those_of_the_benchmarks_own_file(root: Path) -> None:
+    for run in load_suite("mini", root).runs:
+        spec = load_spec(run.dataset)
+        assert (run.params.train.splits, run.params.evaluate.split) == (spec.train_splits, spec.eval_split)
 
 
 def test_another_aggregation_drops_the_options_of_the_one_below(root: Path) -> None:

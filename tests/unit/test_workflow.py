@@ -94,12 +94,16 @@ def test_a_published_number_is_part_of_its_table_only(in_root):
     assert '"published"' not in before[1]
 
 
-def test_gpus_follow_the_visible_devices(monkeypatch):
+def test_gpus_follow_the_visible_devices(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
     for visible, count in (("0,1", 2), ("", 0), ("-1", 0), ("GPU-5a", 1)):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert graph.gpus() == count
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("PATH", "")  # a list of devices does not make them
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert graph.gpus() == 0
 
 
@@ -232,9 +236,17 @@ def test_a_table_that_waits_for_a_new_row_stays(built):
     assert Path("reports/mini/tables/components.csv").exists()
 
 
+def test_results_that_came_with_a_clone_stay_until_they_are_made_again(built):
+    shutil.rmtree("runs")
+    before = sorted(Path("reports").rglob("*"))
+    planned = [path for stage in graph.STAGES for path in graph.stage_files(graph.suite("mini"), stage)]
+    assert preflight.withdraw_stale(planned) == []
+    assert sorted(Path("reports").rglob("*")) == before
+
+
 def test_trainings_for_a_gpu_are_refused_without_one(in_root):
     planned = graph.stage_files(graph.suite("camvid"), "train")
-    with pytest.raises(GaldError, match=r"^camvid/camvid/none-seed0 and 20 more runs train on a GPU"):
+    with pytest.raises(GaldError, match=r"^21 runs, camvid/camvid/none-seed0 for one, train on a GPU"):
         preflight.check_devices(planned, 0)
     preflight.check_devices(planned, 1)
     preflight.check_devices(graph.stage_files(graph.suite("mini"), "train"), 0)

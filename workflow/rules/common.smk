@@ -41,7 +41,7 @@ def plainly(function):
     def refusing(*arguments):
         try:
             return function(*arguments)
-        except GaldError as error:
+        except (GaldError, OSError) as error:
             logger.error(str(error))
             raise SystemExit(1) from None
 
@@ -85,7 +85,11 @@ def begin():
     if workflow.local_exec:
         preflight.check_devices(outputs, graph.gpus())
     preflight.check_writable(outputs)
-    preflight.withdraw_stale(outputs)
+    withdrawn = {str(Path(path).parts[1]) for path in preflight.withdraw_stale(outputs)}
+    if withdrawn:
+        logger.info(
+            f"withdrawn until made again: stale results of {', '.join(sorted(withdrawn))} in {paths.reports('')}"
+        )
 
 
 if workflow.is_main_process:

@@ -7,6 +7,8 @@ rule prepare:
         "logs/prepare/{edition}/{dataset}.log",
     conda:
         "../envs/gald.yaml"
+    params:
+        sections=graph.prepare_params(),
     message:
         "prepare {wildcards.edition}/{wildcards.dataset}"
     shell:

@@ -125,6 +125,15 @@ def test_what_does_not_belong_together_is_refused(trained: Run, prepared: Path, 
     assert not paths.metrics(trained.name).exists()  # no number of before survives
 
 
+def test_scores_that_came_with_a_clone_survive_an_evaluation_of_nothing(trained: Run) -> None:
+    evaluate(trained)
+    before = paths.metrics(trained.name).read_bytes()
+    shutil.rmtree(paths.run_dir(trained.name))
+    with pytest.raises(StaleMetrics, match=r"run\.json is missing"):
+        evaluate(trained)
+    assert paths.metrics(trained.name).read_bytes() == before
+
+
 def test_changed_params_are_refused(trained: Run, make_run: Callable[..., Run]) -> None:
     with pytest.raises(StaleMetrics, match="params have changed since it was trained"):
         evaluate(make_run(train=SHORT | {"learning_rate": 0.01}))
