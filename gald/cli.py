@@ -14,6 +14,7 @@ from gald.errors import GaldError, ParamsError, TrainingInterrupted
 if TYPE_CHECKING:
     from gald.params import Run
 
+BENCHMARKS = ("pipeline", "loader", "prepare")
 LOGGER = logging.getLogger("gald")
 
 
@@ -29,6 +30,25 @@ def _prepare(args: argparse.Namespace) -> None:
     from gald.prepare.run import prepare
 
     prepare(*_edition_and_dataset(args.data), data_params()[1])
+
+
+def _pack(args: argparse.Namespace) -> None:
+    from gald.prepare.pack import pack
+
+    pack(*_edition_and_dataset(args.data))
+
+
+def _audit(args: argparse.Namespace) -> None:
+    from gald.commands.audit import audit
+
+    audit(*_edition_and_dataset(args.data))
+
+
+def _datasets(args: argparse.Namespace) -> None:
+    from gald.commands.datasets import datasets
+    from gald.params import data_params
+
+    sys.stdout.write(datasets(data_params()[0]))
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -82,7 +102,7 @@ def _params(args: argparse.Namespace) -> None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from gald.commands.bench import bench
+    from gald.bench import bench
 
     sys.stdout.write(bench(args.what))
 
@@ -133,8 +153,11 @@ def parser() -> argparse.ArgumentParser:
     for name, action, text in (
         ("download", _download, "fetch and verify a benchmark's archives, or draw its miniature, and unpack"),
         ("prepare", _prepare, "turn unpacked archives into images and trainId masks"),
+        ("pack", _pack, "pack a prepared benchmark into memory-mapped shards, or check the shards by digest"),
+        ("audit", _audit, "write the page that shows what a prepared benchmark holds"),
     ):
         verb(name, action, text).add_argument("data", metavar="EDITION/DATASET", help="for example mini/camvid")
+    verb("datasets", _datasets, "list the benchmarks: what is here, what is missing, and the next command to type")
     for name, action, text in (
         ("train", _train, "train one run, or go on where it stopped"),
         ("evaluate", _evaluate, "score one trained run"),
@@ -153,7 +176,7 @@ def parser() -> argparse.ArgumentParser:
     one = verb("params", _params, "check a suite's params and list its runs, or show a run's merged params")
     one.add_argument("what", metavar="SUITE|RUN")
     one = verb("bench", _bench, "measure this machine: ratios against the obvious alternative")
-    one.add_argument("what", metavar="WHAT", choices=("pipeline",), help="pipeline: planning, start-up, no-op times")
+    one.add_argument("what", metavar="WHAT", choices=BENCHMARKS, help="one of " + ", ".join(BENCHMARKS))
     return root
 
 

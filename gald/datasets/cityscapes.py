@@ -53,6 +53,8 @@ def index(raw: Path) -> dict[str, list[RawSample]]:
 SPEC = DatasetSpec(
     name="cityscapes",
     title="Cityscapes",
+    source="fine",
+    about_source="fine annotations",
     classes=read_classes("cityscapes"),
     ignored=_IGNORED,
     train_splits=("train",),

@@ -62,6 +62,8 @@ def read_mask(sample: RawSample) -> npt.NDArray[np.generic]:
 SPEC = DatasetSpec(
     name="coco_stuff10k",
     title="COCO-Stuff 10k",
+    source="v1.1",
+    about_source="10k images, version 1.1",
     classes=read_classes("coco_stuff10k"),
     ignored={0: "unlabeled"},
     train_splits=("train",),

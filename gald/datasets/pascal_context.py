@@ -82,6 +82,8 @@ def read_mask(sample: RawSample) -> npt.NDArray[np.generic]:
 SPEC = DatasetSpec(
     name="pascal_context",
     title="Pascal Context",
+    source="json",
+    about_source="masks of trainval_merged.json",
     classes=read_classes("pascal_context"),
     ignored={0: "background"},
     train_splits=("train",),

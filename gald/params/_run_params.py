@@ -21,6 +21,7 @@ class RunParams(Section):
 
     edition: Literal["mini", "full"]
     dataset: str
+    source: str  # published form of the benchmark
     model: ModelParams
     train: TrainParams
     evaluate: EvaluateParams
@@ -43,7 +44,7 @@ def _problems(params: RunParams) -> Iterator[str]:
 
 
 def _splits(params: RunParams) -> Iterator[str]:
-    known = load_spec(params.dataset).counts
+    known = load_spec(params.dataset, params.source).labelled
     named = [("train.splits", split) for split in params.train.splits] + [("evaluate.split", params.evaluate.split)]
     for key, split in named:
         if split not in known:

@@ -31,7 +31,7 @@ class Run:
         """Canonical JSON of what decides the weights; see `BITLESS`."""
         values = self.params.model_dump(mode="json")
         values["train"] = {key: value for key, value in values["train"].items() if key not in BITLESS}
-        return canonical_json({key: values[key] for key in ("edition", "dataset", "model", "train")})
+        return canonical_json({key: values[key] for key in ("edition", "dataset", "source", "model", "train")})
 
     @cached_property
     def evaluate_json(self) -> str:

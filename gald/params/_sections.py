@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from pydantic_core import PydanticCustomError
 
 from gald import plugins
-from gald.errors import ParamsError
+from gald.datasets import load_spec
+from gald.errors import DatasetError, ParamsError
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -83,12 +84,28 @@ class DownloadParams(Section):
     """How raw data comes to be; shared by all suites of an edition."""
 
     seed: NonNegativeInt  # of the miniature benchmarks' scenes
+    sources: dict[str, str]  # dataset -> published form; a dataset that is not named takes its usual one
+
+    @model_validator(mode="after")
+    def _check(self) -> DownloadParams:
+        for dataset, source in self.sources.items():
+            try:
+                load_spec(dataset, source)
+            except DatasetError as error:
+                raise ValueError(f"sources: {error}") from error
+        return self
+
+    def source(self, dataset: str) -> str:
+        """Published form that a dataset is taken from."""
+        return self.sources.get(dataset) or load_spec(dataset).source
 
 
 class PrepareParams(Section):
     """How raw data becomes images and trainId masks; shared by all suites of an edition."""
 
-    processes: PositiveInt
+    processes: PositiveInt | None  # null = one for each core; their number changes nothing that is made
+    on_error: Literal["stop", "skip"]  # what a sample that cannot be read does to the benchmark
+    store: Literal["packed", "files"]  # what training reads; see README
 
 
 class AuxHead(Section):
@@ -119,6 +136,15 @@ class LossParams(Section):
     min_kept: PositiveInt  # pixels kept per batch at least
 
 
+class PhotometricParams(Section):
+    """Largest changes of an image's colours; each is drawn uniformly, and 0 leaves them as they are."""
+
+    brightness: Fraction  # relative
+    contrast: Fraction  # relative
+    saturation: Fraction  # relative
+    hue: Annotated[float, Field(ge=0, le=0.5)]  # in turns of the colour circle
+
+
 class TrainParams(Section):
     """The training recipe."""
 
@@ -128,7 +154,8 @@ class TrainParams(Section):
     crop_size: Size  # (height, width)
     scale_range: tuple[PositiveFloat, PositiveFloat]
     flip: bool
-    color_jitter: Fraction  # relative change of brightness, contrast and saturation at most
+    photometric: PhotometricParams
+    max_class_ratio: Annotated[float, Field(gt=0, le=1)]  # of one class in a crop, else another is drawn; 1 = any crop
     batch_size: PositiveInt
     max_iters: PositiveInt
     learning_rate: PositiveFloat

@@ -243,7 +243,8 @@ def _run_params(suite: SuiteParams, table: Table, row: str, dataset: str, seed: 
                 raise ParamsError(f"{layer.origin}: {key}: unknown key; {plugins.nearest(str(key), _RUN_SECTIONS)}")
     merged = Merged.of(layers)
     merged.values.setdefault("train", {})["seed"] = seed
-    content = {"edition": suite.edition, "dataset": dataset, **merged.values}
+    source = data_params(root)[0].source(dataset)
+    content = {"edition": suite.edition, "dataset": dataset, "source": source, **merged.values}
     return validated(RunParams, content, lambda path: merged.origin(path) or layers[-1].origin)
 
 

@@ -1,4 +1,9 @@
-"""The index of a prepared split: one CSV row per sample, sorted by id, with paths, size and digests."""
+"""The index of a prepared split: one CSV row per sample, sorted by id.
+
+``image`` and ``mask`` are paths below the prepared folder, the mask's empty in a split whose labels are not published.
+``height`` and ``width`` are pixels. ``image_sha256`` and ``mask_sha256`` are digests of the decoded uint8 pixels in row
+order, (h, w, 3) and (h, w), so that they hold for every way to store them. ``dhash`` is a perceptual hash of the image.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping
 
-FIELDS = ("id", "image", "mask", "height", "width", "image_sha256", "mask_sha256")
+FIELDS = ("id", "image", "mask", "height", "width", "image_sha256", "mask_sha256", "dhash")
 
 
 def render(rows: Iterable[Mapping[str, str | int]]) -> str:
@@ -16,7 +21,7 @@ def render(rows: Iterable[Mapping[str, str | int]]) -> str:
     --------
     >>> row = dict.fromkeys(FIELDS, "x") | {"id": "a", "height": 2, "width": 3}
     >>> render([row])
-    'id,image,mask,height,width,image_sha256,mask_sha256\na,x,x,2,3,x,x\n'
+    'id,image,mask,height,width,image_sha256,mask_sha256,dhash\na,x,x,2,3,x,x,x\n'
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")

@@ -1,23 +1,16 @@
-"""``gald bench``: what this machine needs for the things a user waits for.
-
-Each figure is the median of several runs of a whole process, beside the target it is held to. Benchmarks are never
-tests: a busy machine must not fail a build.
-"""
+"""What planning, starting and doing nothing take: each figure is the median of several runs of a whole process."""
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from gald import paths
+from gald.bench._measure import Measured, machine, table
 from gald.errors import GaldError
 
 _RUNS = 3
@@ -25,39 +18,15 @@ _RUN = "smoke/camvid/psp-seed0"
 _TIMM = "{name: timm, model: tf_efficientnet_lite0, pretrained: package, fuse: concat}"
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One figure: what was timed, the seconds of each run, and the target."""
-
-    what: str
-    seconds: tuple[float, ...]
-    target: float
-
-    def line(self) -> str:
-        """Median, spread and target as one row of a Markdown table."""
-        median = statistics.median(self.seconds)
-        spread = f"{min(self.seconds):.2f} to {max(self.seconds):.2f}"
-        met = "yes" if median < self.target else "NO"
-        return f"| {self.what} | {median:.2f} s | {spread} | {self.target:g} s | {met} |"
-
-
-def bench(what: str) -> str:
-    """Run a benchmark and return its report as Markdown.
-
-    Parameters
-    ----------
-    what : {"pipeline"}
-        `pipeline`: planning, no-op and start-up times of a finished mini suite.
+def bench() -> str:
+    """Time planning, start-up and no-ops of a finished mini suite; return the report as Markdown.
 
     Raises
     ------
     GaldError
         What must exist for the measurement does not.
     """
-    measured = {"pipeline": _pipeline}[what]()
-    machine = f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    head = "| what | median | min to max | target | met |\n|---|---|---|---|---|\n"
-    return f"{machine}; {_RUNS} runs each\n\n{head}" + "\n".join(one.line() for one in measured) + "\n"
+    return f"{machine()}; {_RUNS} runs each\n\n{table(_pipeline())}"
 
 
 def _pipeline() -> list[Measured]:
@@ -123,13 +92,3 @@ def _seconds_until(any_of: tuple[Path, ...], command: list[str], folder: Path) -
     seconds = time.perf_counter() - start
     process.communicate()
     return seconds
-
-
-def _cpu() -> str:
-    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []

@@ -1,0 +1,46 @@
+"""What every benchmark shares: a measured figure, and the line that names the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One figure: what was timed, the seconds of each run, and the target."""
+
+    what: str
+    seconds: tuple[float, ...]
+    target: float
+
+    def line(self) -> str:
+        """Median, spread and target as one row of a Markdown table."""
+        median = statistics.median(self.seconds)
+        spread = f"{min(self.seconds):.2f} to {max(self.seconds):.2f}"
+        met = "yes" if median < self.target else "NO"
+        return f"| {self.what} | {median:.2f} s | {spread} | {self.target:g} s | {met} |"
+
+
+def table(measured: list[Measured]) -> str:
+    """Figures as a Markdown table."""
+    head = "| what | median | min to max | target | met |\n|---|---|---|---|---|\n"
+    return head + "\n".join(one.line() for one in measured) + "\n"
+
+
+def machine() -> str:
+    """Name the processor, its cores and the Python."""
+    return f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def _cpu() -> str:
+    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
