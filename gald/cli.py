@@ -29,7 +29,10 @@ def _prepare(args: argparse.Namespace) -> None:
     from gald.params import data_params
     from gald.prepare.run import prepare
 
-    prepare(*_edition_and_dataset(args.data), data_params()[1])
+    params = data_params()[1]
+    if args.processes is not None:
+        params = params.model_copy(update={"processes": args.processes})
+    prepare(*_edition_and_dataset(args.data), params)
 
 
 def _pack(args: argparse.Namespace) -> None:
@@ -156,7 +159,10 @@ def parser() -> argparse.ArgumentParser:
         ("pack", _pack, "pack a prepared benchmark into memory-mapped shards, or check the shards by digest"),
         ("audit", _audit, "write the page that shows what a prepared benchmark holds"),
     ):
-        verb(name, action, text).add_argument("data", metavar="EDITION/DATASET", help="for example mini/camvid")
+        one = verb(name, action, text)
+        one.add_argument("data", metavar="EDITION/DATASET", help="for example mini/camvid")
+        if name == "prepare":
+            one.add_argument("--processes", type=int, metavar="N", help="instead of what params/base.yaml says")
     verb("datasets", _datasets, "list the benchmarks: what is here, what is missing, and the next command to type")
     for name, action, text in (
         ("train", _train, "train one run, or go on where it stopped"),

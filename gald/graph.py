@@ -84,19 +84,30 @@ def files_up_to(suite: Suite, last: str = "tables") -> list[str]:
     return [path for stage in STAGES[: STAGES.index(last) + 1] for path in stage_files(suite, stage)]
 
 
-def download_params(edition: str) -> str:
+def download_params(edition: str, dataset: str) -> str:
     """Spell what decides raw data, as canonical JSON: archives are pinned by digest, scenes are drawn from a seed."""
+    download, _ = data_params()
+    decided = {"edition": edition, "source": download.source(dataset)}
     if edition != "mini":
-        return canonical_json({"edition": edition})
+        return canonical_json(decided)
     from gald.datasets._synthetic import GENERATOR_VERSION
 
-    download, _ = data_params()
-    return canonical_json({"edition": edition, "generator": GENERATOR_VERSION, "seed": download.seed})
+    return canonical_json({**decided, "generator": GENERATOR_VERSION, "seed": download.seed})
 
 
 def prepare_params() -> str:
-    """Spell what decides prepared data beside the raw data, as canonical JSON."""
+    """Spell what decides prepared data beside the raw data, as canonical JSON.
+
+    How samples are stored is no part of it, nor what becomes of unreadable ones: to train everything again because the
+    one failing benchmark was told to skip a file would be a poor service.
+    """
     return canonical_json({"converter": CONVERTER})
+
+
+def prepare_processes() -> int:
+    """Processes that prepare one benchmark."""
+    _, prepare = data_params()
+    return prepare.processes or len(os.sched_getaffinity(0))
 
 
 def table_params(suite: Suite, name: str) -> str:
@@ -153,8 +164,12 @@ def _download_files(suite: Suite) -> Iterator[Path]:
 
 
 def _prepare_files(suite: Suite) -> Iterator[Path]:
+    _, prepare = data_params()
     for dataset in suite.datasets:
         yield paths.manifest(suite.edition, dataset)
+        yield paths.audit(suite.edition, dataset)
+        if prepare.store == "packed":
+            yield paths.packed_json(suite.edition, dataset)
 
 
 def _train_files(suite: Suite) -> Iterator[Path]:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from gald import paths
@@ -53,3 +53,24 @@ def held(name: str, *, wait_s: float) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def wait_until_free(name: str, *, say: Callable[[str], None]) -> None:
+    """Wait for whoever holds the lock `name` to end; return at once if nobody does.
+
+    Parameters
+    ----------
+    name : str
+        What is locked.
+    say : callable
+        Told once whom the wait is for.
+    """
+    path = paths.lock(name)
+    if not path.exists():
+        return
+    with path.open("r", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for {file.read().strip() or 'another process'}, which holds {path}")
+            fcntl.flock(file, fcntl.LOCK_SH)

@@ -211,11 +211,12 @@ def _palette_png(prediction: Mask, palette: list[list[int]]) -> bytes:
 
 
 def _metrics(run: Run, record: dict[str, Any], split: PreparedSplit, tally: Tally, price: Cost) -> dict[str, Any]:
-    params, classes = run.params.evaluate, split.manifest["classes"]
+    params, manifest, classes = run.params.evaluate, split.manifest, split.manifest["classes"]
     whole, boundary = scores(tally.confusion), scores(tally.boundary)
     return {
         "run": run.name,
         "dataset": run.dataset,
+        "source": {"name": manifest["source"], "about": manifest["about_source"]},
         "edition": run.params.edition,
         "row": run.row,
         "seed": run.seed,
@@ -227,6 +228,7 @@ def _metrics(run: Run, record: dict[str, Any], split: PreparedSplit, tally: Tall
         "pixel_accuracy": _number(whole.pixel_accuracy),
         "mean_accuracy": _number(whole.mean_accuracy),
         "images": len(split),
+        "skipped": {name: len(manifest["skipped"][name]) for name in (*run.params.train.splits, params.split)},
         "parameters": price.parameters,
         "gmacs": price.gmacs,
         "gmacs_size": list(price.size),

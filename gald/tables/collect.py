@@ -147,6 +147,7 @@ def _line(table: Table, dataset: str, row: str, by_seed: dict[int, Measured]) ->
             for entry in table.published
             if (entry.row, entry.dataset) == (row, dataset)
             and first["edition"] == "full"  # drawn scenes compare with none
+            and first["source"]["name"] == load_spec(dataset).source
         },
     )
 
@@ -197,6 +198,7 @@ def _untested(table: Table, lines: tuple[Line, ...]) -> Iterator[str]:
 def _notes(edition: str, lines: tuple[Line, ...]) -> Iterator[str]:
     """Say what a reader must know to read the numbers: protocol, absent classes, mixed code or params."""
     runs = list({run.name: run for line in lines for run in line.runs}.values())
+    yield from _data(runs)
     for protocol in dict.fromkeys(line.protocol for line in lines):
         where = dict.fromkeys(f"{line.title} {line.split}" for line in lines if line.protocol == protocol)
         yield f"Protocol ({', '.join(where)}): {protocol}. The last iterate is scored, no checkpoint is picked."
@@ -211,6 +213,20 @@ def _notes(edition: str, lines: tuple[Line, ...]) -> Iterator[str]:
     if edition == "mini":
         yield "Drawn scenes of the miniature edition: no published number can be compared with these."
     yield from _flags(runs)
+
+
+def _data(runs: list[Measured]) -> Iterator[str]:
+    """Say which published form of each benchmark was used, and what of it was left out."""
+    first = {run.dataset: run for run in reversed(runs)}
+    titles = {dataset: dataset_title(dataset) for dataset in dict.fromkeys(run.dataset for run in runs)}
+    forms = [f"{title}, {first[name].metrics['source']['about']}" for name, title in titles.items()]
+    yield f"Data: {'; '.join(forms)}."
+    for name, title in titles.items():
+        skipped = {split: count for split, count in first[name].metrics["skipped"].items() if count}
+        if skipped:
+            counts = ", ".join(f"{count} of {split}" for split, count in skipped.items())
+            page = paths.audit(first[name].metrics["edition"], name)
+            yield f"SKIPPED: {title}: unreadable samples were left out ({counts}); {page} names them."
 
 
 def _absent_note(dataset: str, absent: list[str], run: Measured) -> str:

@@ -121,6 +121,8 @@ def reproducible(params: TrainParams) -> Iterator[None]:
 
 
 def _task(run: Run) -> _Task:
+    # A store under way is worth the wait: without it every image would be decoded again and again.
+    locking.wait_until_free(f"pack/{run.params.edition}/{run.dataset}", say=_LOG.info)
     split = PreparedSplit(paths.prepared(run.params.edition, run.dataset), run.params.train.splits)
     if len(split) == 0:
         raise DatasetError(f"{split.folder}: no samples in {', '.join(split.splits)}; prepare the dataset again")

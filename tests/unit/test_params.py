@@ -150,7 +150,7 @@ def test_all_problems_of_all_rows_come_at_once(root: Path) -> None:
         ("tables/components.yaml", "[mean_iou,", "[miou,", r"columns\.0: found 'miou'"),
         ("tables/benchmarks.yaml", "  psp:\n    model:", "  PSP:\n    model:", r"rows\.PSP.*found 'PSP'; string should match"),
         ("tables/benchmarks.yaml", "dataset: cityscapes", "dataset: cityscape", r"published: no dataset is called 'cityscape'; did you mean"),
-        ("base.yaml", "processes: 1", "proceses: 1", r"base\.yaml: prepare: proceses: unknown key; did you mean 'processes'"),
+        ("base.yaml", "processes: null", "proceses: null", r"base\.yaml: prepare: proceses: unknown key; did you mean 'processes'"),
         ("base.yaml", "\n  camvid:", "\n  camvd:", r"base\.yaml: datasets: no dataset is called 'camvd'; did you mean 'camvid'"),
         ("base.yaml", "\n  camvid:", "\n  camvid: null\n  ade20k:", r"base\.yaml: datasets\.camvid: expected a mapping of keys, found None"),
         ("recipes.yaml", "mini:\n", "mini:\n  datasets: [camvid]\nother:\n", r"recipes\.yaml: mini: datasets: expected a mapping of keys, found \['camvid'\]"),

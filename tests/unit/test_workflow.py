@@ -50,7 +50,11 @@ def test_every_stage_of_smoke_asks_for_every_file_of_every_run(in_root):
         "data/raw/mini/cityscapes/raw.json",
         "data/raw/mini/camvid/raw.json",
     ]
-    assert graph.stage_files(suite, "prepare")[0] == "data/prepared/mini/cityscapes/manifest.json"
+    assert graph.stage_files(suite, "prepare")[:3] == [
+        "data/prepared/mini/cityscapes/manifest.json",
+        "reports/datasets/mini/cityscapes.html",
+        "data/packed/mini/cityscapes/store.json",
+    ]
     train = graph.stage_files(suite, "train")
     assert len(train) == 5 * len(suite.runs) == 20
     leaf = f"{suite.runs[0].row}-seed0"
@@ -67,8 +71,8 @@ def test_every_stage_of_smoke_asks_for_every_file_of_every_run(in_root):
         *("reports/smoke/index.html", "reports/smoke/figures", "reports/smoke/gallery", ".gald/tracking/smoke.json"),
     }
     everything = graph.files_up_to(suite)
-    assert len(everything) == len(set(everything)) == 2 + 2 + 20 + 8 + 8
-    assert graph.files_up_to(suite, "prepare") == everything[:4]
+    assert len(everything) == len(set(everything)) == 2 + 6 + 20 + 8 + 8
+    assert graph.files_up_to(suite, "prepare") == everything[:8]
 
 
 def test_the_plan_makes_exactly_the_files_asked_for(plan_folder):
@@ -83,8 +87,19 @@ def test_the_plan_makes_exactly_the_files_asked_for(plan_folder):
 def test_download_params_name_generator_and_seed(in_root):
     from gald.datasets._synthetic import GENERATOR_VERSION
 
-    assert graph.download_params("mini") == f'{{"edition":"mini","generator":{GENERATOR_VERSION},"seed":0}}'
-    assert graph.download_params("full") == '{"edition":"full"}'
+    drawn = f'{{"edition":"mini","generator":{GENERATOR_VERSION},"seed":0,"source":"segnet"}}'
+    assert graph.download_params("mini", "camvid") == drawn
+    assert graph.download_params("full", "ade20k") == '{"edition":"full","source":"challenge"}'
+
+
+def test_without_a_packed_store_nothing_is_packed(plan_folder):
+    path = Path("params/base.yaml")
+    path.write_text(path.read_text().replace("store: packed", "store: files"))
+    graph.suite.cache_clear()
+    assert not [name for name in graph.stage_files(graph.suite("smoke"), "prepare") if "packed" in name]
+    planned = said(snakemake("-n", "smoke"))
+    assert "audit mini/camvid" in planned
+    assert "pack mini/camvid" not in planned
 
 
 def test_a_published_number_is_part_of_its_table_only(in_root):
@@ -291,6 +306,7 @@ def test_every_file_of_a_stage_lies_in_an_output_of_that_dvc_stage(in_root):
     variables, content = dvc_stages()
     suite = load_suite(variables["suite"])
     untracked = {str(paths.tracking_stamp(suite.name))}  # about the store of one machine, so no result to share
+    untracked |= {str(paths.packed_json(suite.edition, dataset)) for dataset in suite.datasets}  # the same pixels again
     for name in graph.STAGES:
         folders = outputs(content["stages"][name])
         for file in set(graph.stage_files(suite, name)) - untracked:
@@ -329,4 +345,4 @@ def test_no_top_level_key_of_the_base_params_escapes_dvc(in_root):
     for stage in content["stages"].values():
         for entry in stage["params"]:
             keys |= set(entry.get("params/base.yaml") or [])
-    assert set(yaml.safe_load((ROOT / "params/base.yaml").read_text())) <= keys | {"prepare"}
+    assert set(yaml.safe_load((ROOT / "params/base.yaml").read_text())) <= keys

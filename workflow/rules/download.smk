@@ -6,7 +6,9 @@ rule download:
     conda:
         "../envs/gald.yaml"
     params:
-        sections=lambda wildcards: plainly(graph.download_params)(wildcards.edition),
+        sections=lambda wildcards: plainly(graph.download_params)(
+            wildcards.edition, wildcards.dataset
+        ),
     message:
         "download {wildcards.edition}/{wildcards.dataset}"
     shell:

