@@ -173,7 +173,7 @@ def built(first_build, tmp_path) -> Repository:
 @pytest.fixture
 def prepared(built) -> Repository:
     """A copy in which the data of suite `smoke` is prepared, and nothing is trained."""
-    for name in ("runs", "predictions", "reports"):
+    for name in ("runs", "predictions", "reports/smoke"):
         shutil.rmtree(built.folder / name)
     (built.folder / ".gald/tracking/smoke.json").unlink()
     return built

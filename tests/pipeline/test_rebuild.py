@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 
 import pytest
 import yaml
@@ -110,4 +111,29 @@ def test_one_run_can_be_forced_and_ends_with_the_same_bits(built):
     assert done.status == 0, done.said
     assert done.trained == {run}
     assert built.contents("reports/smoke/metrics/**/*.json") | built.contents("reports/smoke/tables/*") == before
+    assert "Nothing to be done" in built("snakemake", "-n", "smoke").said
+
+
+def test_a_store_lost_or_no_longer_wanted_trains_nothing(built):
+    before = built.contents("data/packed/**/store.json")
+    shutil.rmtree(built.folder / "data/packed")
+    again = built("snakemake", "smoke")
+    assert again.status == 0, again.said
+    assert set(again.jobs) == {"pack mini/camvid", "pack mini/cityscapes", "suite smoke is complete"}
+    assert built.contents("data/packed/**/store.json") == before
+    built.replace("params/base.yaml", "store: packed", "store: files")
+    assert "Nothing to be done" in built("snakemake", "-n", "smoke").said
+
+
+def test_another_source_makes_its_benchmark_again_and_no_other(built):
+    built.replace("params/base.yaml", "camvid: segnet", "camvid: original")
+    planned = built("snakemake", "-n", "smoke")
+    assert planned.trained == {name for name in built.names if "/camvid/" in name}
+    assert {f"{verb} mini/camvid" for verb in ("download", "prepare", "pack", "audit")} < set(planned.jobs)
+    assert not [job for job in planned.jobs if "mini/cityscapes" in job]
+
+
+def test_changed_ways_of_preparing_make_nothing_again(built):
+    built.replace("params/base.yaml", "processes: null", "processes: 1")
+    built.replace("params/base.yaml", "on_error: stop", "on_error: skip")
     assert "Nothing to be done" in built("snakemake", "-n", "smoke").said
