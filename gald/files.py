@@ -121,6 +121,13 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    take_place(partial, path)
+
+
+def take_place(partial: Path, path: Path) -> None:
+    """Give a whole folder its final name `path`; an older one steps aside whole before it is removed."""
+    former = path.parent / f".{path.name}.old"
+    shutil.rmtree(former, ignore_errors=True)
     if path.exists():
         path.rename(former)
     partial.rename(path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 FIELDS = ("id", "image", "mask", "height", "width", "image_sha256", "mask_sha256", "dhash")
 
@@ -28,3 +29,9 @@ def render(rows: Iterable[Mapping[str, str | int]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Read an index."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

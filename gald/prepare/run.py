@@ -1,33 +1,34 @@
 """The prepare stage: unpacked files -> trainId masks, images, an index per split, and manifest.json last.
 
-One code for every benchmark and for both editions. All problems of the data are gathered and told together. The
-folder takes its name only when it is whole.
+One code for every benchmark and for both editions. Work goes on in ``.<dataset>.part`` beside the final folder, which
+survives kills and failures: the same command goes on there. All problems of the data are gathered and told together.
+The folder takes its name only when it is whole.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import time
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from multiprocessing import get_context
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from gald import locking, paths
 from gald.datasets import load_spec
 from gald.datasets._spec import DatasetSpec, RawSample
 from gald.errors import DatasetError
-from gald.files import replaced_folder, sha256, write_json, write_text
-from gald.prepare import CONVERTER
-from gald.prepare.index import render
-from gald.prepare.masks import Prepared, prepare_sample
+from gald.files import take_place
+from gald.prepare import manifest
+from gald.prepare.convert import FATAL, Failure, Record, Task, convert
+from gald.prepare.journal import Journal, still_true
+from gald.prepare.pool import spread, workers
+from gald.prepare.progress import Progress
 
 _MOST_SHOWN = 40
+_MOST_SKIPPED = 1000  # more are no few damaged files, and the manifest that names them has to stay small
 
 _log = logging.getLogger("gald")
 
@@ -36,8 +37,12 @@ class Params(Protocol):
     """What this stage needs of the ``prepare`` section."""
 
     @property
-    def processes(self) -> int:
-        """Number of worker processes; 1 converts in this one."""
+    def processes(self) -> int | None:
+        """Number of worker processes, None for one per usable core; 1 converts in this one."""
+
+    @property
+    def on_error(self) -> str:
+        """Whether a sample that cannot be read is left out ("skip") or ends the preparation ("stop")."""
 
 
 def prepare(edition: str, dataset: str, params: Params) -> Path:
@@ -50,7 +55,7 @@ def prepare(edition: str, dataset: str, params: Params) -> Path:
     dataset : str
         Name of a file in ``gald/datasets``.
     params : Params
-        The prepare section; it does not change what is made.
+        The prepare section. The number of processes does not change what is made.
 
     Returns
     -------
@@ -66,49 +71,163 @@ def prepare(edition: str, dataset: str, params: Params) -> Path:
     OSError
         The disk is full or read-only.
     """
-    spec = load_spec(dataset)
-    boundary = paths.raw_json(edition, dataset)
-    if not boundary.is_file():
-        raise DatasetError(f"{boundary} is missing; run `gald download {edition}/{dataset}` first")
-    try:
-        raw_digest = str(json.loads(boundary.read_text())["tree_sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(
-            f"{boundary} is damaged ({error}); delete it and run `gald download {edition}/{dataset}` again"
-        ) from error
-    samples = spec.index(paths.raw(edition, dataset) / "files")
-    _check_lists(spec, samples, edition)
+    raw = _downloaded(edition, dataset)
+    spec = load_spec(dataset, raw["source"])
+    top = manifest.head(spec, edition, raw)
     folder = paths.prepared(edition, dataset)
-    try:
-        with locking.held(f"prepare/{edition}/{dataset}", wait_s=locking.WAIT_S), replaced_folder(folder) as partial:
-            converted = _convert(spec, samples, partial, params.processes)
-            _write(spec, edition, raw_digest, converted, partial)
-    except OSError as error:
-        if error.filename is None:  # that of a full disk names no file
-            error.filename = str(folder)
-        raise
-    _log.info("%s/%s: %s", edition, dataset, ", ".join(f"{name} {len(rows)}" for name, rows in converted.items()))
+    part = folder.parent / f".{folder.name}.part"
+    with locking.held(f"prepare/{edition}/{dataset}", wait_s=locking.WAIT_S):
+        try:
+            whole = partial(manifest.is_whole, top=top, spec=spec, may_skip=params.on_error == "skip")
+            if not _is_there(folder, part, whole):
+                part.mkdir(parents=True, exist_ok=True)
+                _make(spec, edition, params, top, part)
+                take_place(part, folder)
+        except OSError as error:
+            if error.filename is None:  # that of a full disk names no file
+                error.filename = str(folder)
+            raise
     return paths.manifest(edition, dataset)
 
 
-def _check_lists(spec: DatasetSpec, samples: dict[str, list[RawSample]], edition: str) -> None:
-    """Refuse repeated ids, empty splits, and for the real benchmark any other count than the published one."""
+def _downloaded(edition: str, dataset: str) -> dict[str, Any]:
+    """Read raw.json."""
+    boundary = paths.raw_json(edition, dataset)
+    command = f"`gald download {edition}/{dataset}`"
+    if not boundary.is_file():
+        raise DatasetError(f"{boundary} is missing; run {command} first")
+    try:
+        raw: dict[str, Any] = json.loads(boundary.read_text())
+        _ = raw["tree_sha256"], [archive["sha256"] for archive in raw["archives"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{boundary} is damaged ({error}); delete it and run {command} again") from error
+    if "source" not in raw:
+        raise DatasetError(f"{boundary} is of an earlier version and does not name its source; run {command} again")
+    return raw
+
+
+def _is_there(folder: Path, part: Path, whole: Callable[[Path], bool]) -> bool:
+    """Whether nothing is left to do but to give a folder its name, if that."""
+    if not (part / manifest.NAME).is_file() and whole(folder):
+        _log.info("%s: already prepared", folder)
+        left_out = manifest.left_out(folder)
+        if left_out:
+            _log.warning("%s: without %d samples; delete its manifest.json to try them again", folder, left_out)
+        shutil.rmtree(part, ignore_errors=True)
+        return True
+    if not Journal.present(part) and whole(part):  # stopped between its last line and its final name
+        take_place(part, folder)
+        return True
+    return False
+
+
+def _make(spec: DatasetSpec, edition: str, params: Params, top: Mapping[str, Any], part: Path) -> None:
+    """Convert what is not yet done, and write indices and manifest into the folder being made."""
+    raw_root = paths.raw(edition, spec.name) / "files"
+    samples = spec.index(raw_root)
+    where = f"{edition}/{spec.name}"
+    _check_lists(spec, samples, edition)
+    order = list(spec.counts)
+    tasks = [Task(split, sample) for split in order for sample in sorted(samples[split], key=lambda one: one.id)]
+    (part / manifest.NAME).unlink(missing_ok=True)
+    with Journal(part, top) as journal:
+        if not journal.known:
+            _empty(part, keep=journal.path)
+        done = still_true(journal.records, tasks, part, workers(params.processes, len(journal.records)))
+        if done:
+            _log.info("%s: going on: %d of %d samples were done", where, len(done), len(tasks))
+        results = [*done, *_convert(spec, tasks, done, journal, part, params.processes)]
+        records = {split: [one for one in results if isinstance(one, Record) and one.split == split] for split in order}
+        failures = {
+            split: [one for one in results if isinstance(one, Failure) and one.split == split] for split in order
+        }
+        _judge(where, records, failures, on_error=params.on_error)
+        _sweep(part, {str(row.row[kind]) for rows in records.values() for row in rows for kind in ("image", "mask")})
+        manifest.write(part, top, spec, records, failures, raw_root)
+        journal.remove()
+    _log.info("%s: %s", where, ", ".join(f"{split} {len(records[split])}" for split in order))
+
+
+def _check_lists(spec: DatasetSpec, samples: Mapping[str, Sequence[RawSample]], edition: str) -> None:
+    """Refuse unusable ids, missing masks, empty splits, and for the real benchmark other counts than published."""
     problems = []
     for split, count in spec.counts.items():
         listed = samples.get(split, [])
-        problems += [
-            f"split {split} lists {name} {times} times"
-            for name, times in Counter(sample.id for sample in listed).items()
-            if times > 1
-        ]
+        for name, times in Counter(sample.id for sample in listed).items():
+            pure = PurePosixPath(name)
+            if times > 1:
+                problems.append(f"split {split} lists {name} {times} times")
+            if not name or pure.is_absolute() or ".." in pure.parts:
+                problems.append(f"split {split} lists {name!r}, which would be written outside its folder")
+        bare = [sample.id for sample in listed if sample.mask is None]
+        if bare and split in spec.labelled:
+            problems.append(f"split {split} lists {len(bare)} samples without a mask: {', '.join(bare[:20])}")
         if not listed or (edition == "full" and len(listed) != count):
-            problems.append(
-                f"split {split} has {len(listed)} samples, expected {count if edition == 'full' else 'some'}"
-            )
-    _refuse(problems, f"{edition}/{spec.name}")
+            expected = count if edition == "full" else "some"
+            problems.append(f"split {split} has {len(listed)} samples, expected {expected}")
+    _refuse(f"{edition}/{spec.name}", problems, f"{len(problems)} problem{_s(problems)} with the lists of raw data")
 
 
-def _refuse(problems: list[str], where: str) -> None:
+def _convert(
+    spec: DatasetSpec,
+    tasks: Sequence[Task],
+    done: Sequence[Record],
+    journal: Journal,
+    part: Path,
+    processes: int | None,
+) -> list[Record | Failure]:
+    """Convert the samples that are not done, noting each in the journal."""
+    known = {(record.split, record.row["id"]) for record in done}
+    left = [task for task in tasks if (task.split, task.sample.id) not in known]
+    totals = Counter(task.split for task in tasks)
+    progress = Progress(spec.name, totals, Counter(record.split for record in done))
+    results = []
+    work = partial(convert, spec.name, spec.source, part)
+    for result in spread(work, left, workers(processes, len(left))):
+        if isinstance(result, Record):
+            journal.append(result)
+        results.append(result)
+        progress.count(result.split)
+    return results
+
+
+def _judge(
+    where: str,
+    records: Mapping[str, Sequence[Record]],
+    failures: Mapping[str, Sequence[Failure]],
+    *,
+    on_error: str,
+) -> None:
+    """Refuse what may not be left out, and say what is."""
+    failed = sorted((one for listed in failures.values() for one in listed), key=lambda one: (one.split, one.id))
+    problems = [problem for one in failed for problem in one.problems]
+    if not problems:
+        return
+    kinds = Counter(problem.kind for problem in problems)
+    counts = ", ".join(f"{kind}: {kinds[kind]}" for kind in sorted(kinds))
+    fatal = [kind for kind in FATAL if kinds[kind]]
+    empty = [split for split, listed in records.items() if not listed]
+    why = ""
+    if on_error == "skip":
+        if fatal:
+            why = f"; {' and '.join(fatal)} cannot be skipped, as a sign of another archive than the benchmark's"
+        elif empty:
+            why = f"; nothing would be left of split {', '.join(empty)}"
+        elif len(failed) > _MOST_SKIPPED:
+            why = f"; of more than {_MOST_SKIPPED} samples, none is skipped"
+        else:
+            _log.warning("%s: leaves out %d samples (%s):", where, len(failed), counts)
+            for problem in problems:
+                _log.warning("  %s", problem)
+            return
+    _refuse(
+        where,
+        [str(problem) for problem in problems],
+        f"{len(problems)} problem{_s(problems)} with the raw data ({counts}){why}",
+    )
+
+
+def _refuse(where: str, problems: list[str], what: str) -> None:
     """Raise one error that lists the problems, the rest of a very long list going to the log."""
     if not problems:
         return
@@ -116,82 +235,28 @@ def _refuse(problems: list[str], where: str) -> None:
         _log.error("%s: %s", where, problem)
     more = len(problems) - _MOST_SHOWN
     shown = [*problems[:_MOST_SHOWN], *([f"and {more} more, in the log"] if more > 0 else [])]
+    listing = "\n  ".join(shown)
     raise DatasetError(
-        f"{where}: {len(problems)} problem{'s' if len(problems) > 1 else ''} with the raw data:\n  "
-        + "\n  ".join(shown)
-        + "\nGet the named files again, or delete raw.json and run `gald download` again."
+        f"{where}: {what}:\n  {listing}\nGet the named files again, or delete raw.json and run `gald download` again."
     )
 
 
-def _convert(
-    spec: DatasetSpec, samples: dict[str, list[RawSample]], folder: Path, processes: int
-) -> dict[str, list[Prepared]]:
-    """Convert all splits, in order of id."""
-    converted = {}
-    for split in spec.counts:
-        for kind in ("images", "masks"):
-            (folder / kind / split).mkdir(parents=True)
-        ordered = sorted(samples[split], key=lambda sample: sample.id)
-        work = partial(prepare_sample, spec.name, split=split, folder=folder)
-        converted[split] = list(_progress(_run(work, ordered, processes), len(ordered), f"{spec.name} {split}"))
-    _refuse([problem for rows in converted.values() for row in rows for problem in row.problems], spec.name)
-    return converted
+def _s(problems: Sequence[object]) -> str:
+    return "" if len(problems) == 1 else "s"
 
 
-def _run(work: Any, samples: list[RawSample], processes: int) -> Iterator[Prepared]:
-    """Map in this process, or in several; the results keep the order of the samples."""
-    if processes <= 1:
-        yield from map(work, samples)
-        return
-    try:
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            yield from pool.map(work, samples, chunksize=8)
-    except BrokenProcessPool as error:
-        raise DatasetError(
-            f"a process that converts masks was ended from outside; set prepare.processes below {processes}, or make "
-            "memory free"
-        ) from error
+def _empty(part: Path, *, keep: Path) -> None:
+    """Remove what an attempt of another identity left."""
+    for path in part.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != keep:
+            path.unlink()
 
 
-def _progress(results: Iterable[Prepared], total: int, name: str) -> Iterator[Prepared]:
-    """Log how far it is every ten seconds."""
-    begun = told = time.monotonic()
-    for done, result in enumerate(results, start=1):
-        yield result
-        now = time.monotonic()
-        if now - told >= 10.0:
-            told = now
-            _log.info("%s: %d of %d, %.0f s left", name, done, total, (now - begun) / done * (total - done))
-
-
-def _write(
-    spec: DatasetSpec, edition: str, raw_digest: str, converted: dict[str, list[Prepared]], folder: Path
-) -> None:
-    """Write the indices and then the manifest."""
-    splits: dict[str, dict[str, str | int]] = {}
-    pixel_counts, ignored, all_ignored = {}, {}, {}
-    for split, rows in converted.items():
-        path = folder / f"{split}.csv"
-        write_text(path, render(row.row for row in rows))
-        splits[split] = {"count": len(rows), "index": path.name, "sha256": sha256(path)}
-        pixel_counts[split] = [sum(column) for column in zip(*(row.counts for row in rows), strict=True)]
-        ignored[split] = sum(row.ignored for row in rows)
-        all_ignored[split] = [str(row.row["id"]) for row in rows if not any(row.counts)]
-        if all_ignored[split]:
-            _log.warning("%s %s: nothing but ignored pixels in %s", spec.name, split, ", ".join(all_ignored[split]))
-    write_json(
-        folder / "manifest.json",
-        {
-            "edition": edition,
-            "dataset": spec.name,
-            "converter": CONVERTER,
-            "raw_sha256": raw_digest,
-            "classes": list(spec.class_names),
-            "palette": [list(colour) for colour in spec.palette],
-            "ignore_index": spec.ignore_index,
-            "splits": splits,
-            "pixel_counts": pixel_counts,
-            "ignored_pixels": ignored,
-            "all_ignored": all_ignored,
-        },
-    )
+def _sweep(part: Path, wanted: set[str]) -> None:
+    """Remove images and masks of samples that are no longer listed, or are left out now."""
+    for kind in ("images", "masks"):
+        for path in (part / kind).rglob("*"):
+            if path.is_file() and path.relative_to(part).as_posix() not in wanted:
+                path.unlink()

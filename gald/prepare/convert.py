@@ -1,0 +1,248 @@
+"""One raw sample -> its prepared image and mask, or what is wrong with it; the same for every benchmark and edition."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from gald.datasets import load_spec
+from gald.datasets._spec import DatasetSpec, RawSample
+from gald.errors import DatasetError
+from gald.files import sha256
+from gald.prepare.dhash import dhash
+from gald.prepare.images import Picture, bounded, read_image
+from gald.prepare.masks import Lookup
+
+UNREADABLE_IMAGE, UNREADABLE_MASK, SIZES = "unreadable image", "unreadable mask", "size mismatch"
+UNDEFINED, FOREIGN = "undefined raw id", "mask of another form"
+FATAL = (UNDEFINED, FOREIGN)
+"""Signs of another archive or map than the benchmark's, not of a damaged file: never skipped."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A sample to be converted, and the split it is listed in."""
+
+    split: str
+    sample: RawSample
+
+
+@dataclass(frozen=True)
+class Record:
+    """One prepared sample.
+
+    Attributes
+    ----------
+    split : str
+        Where it is listed.
+    row : dict
+        Fields of the index.
+    counts : list of int
+        Pixels of each class; empty without a mask.
+    ignored : dict
+        Pixels of each raw id that occurs and is ignored, by name.
+    kinds : list of str
+        Why its image was converted, if it was.
+    written : list of (bytes, sha256)
+        Of the prepared image file, and of the mask file if there is one.
+    raw : list of (bytes, modification time in ns)
+        Of the raw files, in the same order.
+    """
+
+    split: str
+    row: dict[str, str | int]
+    counts: list[int]
+    ignored: dict[str, int]
+    kinds: list[str]
+    written: list[tuple[int, str]]
+    raw: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a raw file: its kind, the file, and the words after it."""
+
+    kind: str
+    file: Path
+    text: str
+
+    def __str__(self) -> str:
+        """Name the file, then say what is wrong."""
+        return f"{self.file}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that cannot be prepared, and all that is wrong with it."""
+
+    split: str
+    id: str
+    problems: tuple[Problem, ...]
+
+
+def convert(dataset: str, source: str, folder: Path, task: Task) -> Record | Failure:
+    """Write one sample's image and mask below `folder`; never raises for bad data.
+
+    Parameters
+    ----------
+    dataset, source : str
+        Name of the benchmark and of its published form, so that the work can be sent to another process.
+    folder : Path
+        The folder being made; gets ``images/<split>/<id>.*`` and ``masks/<split>/<id>.png``.
+    task : Task
+        What to read.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written; unreadable *input* is a problem in the list instead.
+    """
+    spec, lookup = _tools(dataset, source)
+    sample, problems = task.sample, []
+    raw = raw_state(sample)  # before it is read: a file that changes meanwhile is read again
+    picture = _read_picture(sample)
+    if isinstance(picture, Problem):
+        problems.append(picture)
+    labels = _read_labels(spec, lookup, sample) if sample.mask is not None else None
+    if isinstance(labels, Problem):
+        problems.append(labels)
+    if isinstance(picture, Problem) or isinstance(labels, Problem):
+        return Failure(task.split, sample.id, tuple(problems))
+    image = picture.fitted(None if labels is None else (labels[0].shape[1], labels[0].shape[0]))
+    if image is None:
+        return Failure(task.split, sample.id, (_mismatch(sample, picture, labels),))
+    image_name = f"images/{task.split}/{sample.id}{picture.suffix}"
+    mask_name = f"masks/{task.split}/{sample.id}.png" if labels is not None else ""
+    written = [_place(sample.image, image if picture.kinds else None, folder / image_name)]
+    row: dict[str, str | int] = {
+        "id": sample.id,
+        "image": image_name,
+        "mask": mask_name,
+        "height": image.height,
+        "width": image.width,
+        "image_sha256": _digest(np.asarray(image)),
+        "mask_sha256": "",
+        "dhash": dhash(image),
+    }
+    if labels is None:
+        return Record(task.split, row, [], {}, list(picture.kinds), written, raw)
+    written.append(_place(None, Image.fromarray(labels[0]), folder / mask_name))
+    row["mask_sha256"] = _digest(labels[0])
+    counts, ignored = _census(spec, labels[1])
+    return Record(task.split, row, counts, ignored, list(picture.kinds), written, raw)
+
+
+def raw_state(sample: RawSample) -> list[tuple[int, int]]:
+    """Size and modification time of a sample's raw files, (-1, -1) for one that is absent."""
+    state = []
+    for path in (sample.image, sample.mask):
+        if path is None:
+            continue
+        try:
+            found = path.stat()
+            state.append((found.st_size, found.st_mtime_ns))
+        except OSError:
+            state.append((-1, -1))
+    return state
+
+
+@cache
+def _tools(dataset: str, source: str) -> tuple[DatasetSpec, Lookup]:
+    spec = load_spec(dataset, source)
+    return spec, Lookup(spec)
+
+
+def _read_picture(sample: RawSample) -> Picture | Problem:
+    try:
+        return read_image(sample.image)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's plugins each have their own ways to say that a file is damaged
+        return Problem(UNREADABLE_IMAGE, sample.image, f"unreadable image ({_short(error)})")
+
+
+def _read_labels(
+    spec: DatasetSpec, lookup: Lookup, sample: RawSample
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]] | Problem:
+    """Read and map a mask; return its train ids and the pixels of each raw id."""
+    assert sample.mask is not None
+    try:
+        with bounded():
+            ids = spec.read_mask(sample)
+    except MemoryError:
+        raise
+    except DatasetError as error:
+        text = str(error).removeprefix(f"{sample.mask}: ")
+        return Problem(FOREIGN, sample.mask, f"{text}{_which(sample)}")
+    except Exception as error:  # SciPy, Pillow and json each have their own ways to say that a file is damaged
+        return Problem(UNREADABLE_MASK, sample.mask, f"unreadable mask ({_short(error)}){_which(sample)}")
+    try:
+        return lookup(ids)
+    except DatasetError as error:
+        return Problem(UNDEFINED, sample.mask, f"{error}{_which(sample)}")
+
+
+def _which(sample: RawSample) -> str:
+    """Name the sample where its mask's file does not, as one file with all masks."""
+    assert sample.mask is not None
+    return "" if sample.id in sample.mask.name else f" (sample {sample.id})"
+
+
+def _mismatch(
+    sample: RawSample, picture: Picture, labels: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]] | None
+) -> Problem:
+    assert labels is not None
+    height, width = labels[0].shape
+    turned = " (also when turned as its EXIF data asks)" if picture.orientation != 1 else ""
+    found = f"is {picture.image.width}x{picture.image.height}{turned}, its mask {sample.mask} is {width}x{height}"
+    return Problem(SIZES, sample.image, found + _which(sample))
+
+
+def _place(source: Path | None, picture: Image.Image | None, target: Path) -> tuple[int, str]:
+    """Write a picture without any of its notes, or link the raw file (a copy where links do not work).
+
+    Returns
+    -------
+    (int, str)
+        Bytes and sha256 of the file.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)  # what an attempt left that was killed: writing into a link would change raw data
+    if picture is not None:
+        Image.fromarray(np.asarray(picture)).save(target)
+    elif source is not None:
+        try:
+            target.hardlink_to(source.resolve())
+        except OSError:
+            shutil.copyfile(source, target)
+    return target.stat().st_size, sha256(target)
+
+
+def _census(spec: DatasetSpec, counts: npt.NDArray[np.int64]) -> tuple[list[int], dict[str, int]]:
+    """Sum pixels by raw id to pixels of each class, and of each ignored name."""
+    classes = [sum(int(counts[raw]) for raw in info.raw_ids) for info in spec.classes]
+    ignored: dict[str, int] = {}
+    for raw, name in spec.ignored.items():
+        if counts[raw]:
+            ignored[name] = ignored.get(name, 0) + int(counts[raw])
+    return classes, ignored
+
+
+def _digest(pixels: npt.NDArray[np.uint8]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
+
+
+def _short(error: BaseException) -> str:
+    """First line of an error, without the path that the message begins with anyway."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a known format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error) or type(error).__name__).splitlines()[0]
