@@ -6,6 +6,7 @@ machine enters.
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import zipfile
@@ -67,10 +68,19 @@ MINIATURES = {
 }
 
 
+TRAIN_EXTRA = 16
+"""Scenes of the split train_extra of Cityscapes, which its source ``coarse`` has beside those above."""
+
+
 def scenes(dataset: str, split: str, seed: int) -> Iterator[tuple[int, Scene]]:
-    """Draw a split's scenes, numbered from 0."""
-    for index in range(MINIATURES[dataset].splits[split]):
+    """Draw a split's scenes, numbered from 0; they are the same in every source of a benchmark."""
+    for index in range(TRAIN_EXTRA if split == "train_extra" else MINIATURES[dataset].splits[split]):
         yield index, draw(seed, dataset, split, index)
+
+
+def uint8(raw_ids: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+    """Narrow raw ids for a benchmark that stores them in 8 bits."""
+    return raw_ids.astype(np.uint8)
 
 
 def png(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -110,9 +120,12 @@ def write_zip(path: Path, files: Files) -> None:
 
 
 def write_tar(path: Path, files: Files) -> None:
-    """Write a plain tar whose bytes depend on names and contents only."""
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+    """Write a tar, compressed if it is called ``.gz``, whose bytes depend on names and contents only."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, content in files:
             info = tarfile.TarInfo(name)  # dated 1970-01-01, owned by nobody in particular
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
+    content = buffer.getvalue()
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)

@@ -1,14 +1,15 @@
 """ADE20K as SceneParse150: 150 classes of indoor and outdoor scenes, 20210 training and 2000 validation images.
 
 Masks hold 0 for all else and k = 1 to 150 for class k - 1. The table does that shift once, without the wrap-around of
-subtracting one from 0 in 8 bits. Four training images are grayscale; prepare makes them RGB.
+subtracting one from 0 in 8 bits. Four training images are grayscale; prepare makes them RGB. The full ADE20K dataset,
+with thousands of object names and parts in coloured masks, is another one and is refused by name.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from gald.datasets._spec import Archive, DatasetSpec, RawSample, pair, read_classes, read_png_ids
+from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, pair, read_classes, read_png_ids
 
 _FOLDERS = {"train": "training", "val": "validation"}
 
@@ -47,12 +48,24 @@ SPEC = DatasetSpec(
             urls=("http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",),
             strip=r"ADEChallengeData2016/",
             members=r"images/(training|validation)/[^/]+\.jpg|annotations/(training|validation)/[^/]+\.png",
-            digests={"sha256": "7ff1be44964418441f542a7cc1e1a650e7dc0fc275f5d23252bc9bbdbc977b29"},
+            digests={
+                "sha256": "7ff1be44964418441f542a7cc1e1a650e7dc0fc275f5d23252bc9bbdbc977b29",
+                "sha1": "219e1696abb36c8ba3a3afe7fb2f4b4606a897c7",
+                "md5": "7328b3957e407ddae1d3cbf487f149ef",
+            },
             size=967382037,
+            unpacked=1_000_000_000,
             page="http://sceneparsing.csail.mit.edu/",
         ),
     ),
-    licence="ADE20K terms, https://groups.csail.mit.edu/vision/ADE20K/terms/",
+    licence="ADE20K terms of use, https://groups.csail.mit.edu/vision/ADE20K/terms/",
     index=index,
     read_mask=read_png_ids,
+    lookalikes=(
+        Lookalike(
+            r"(ADE20K_20\d\d_\d\d_\d\d|full_data)(\.zip$|\.tar|/)",
+            "the full ADE20K dataset, whose masks are coloured and whose classes are others; the benchmark of 150 "
+            "classes is ADEChallengeData2016.zip",
+        ),
+    ),
 )

@@ -1,18 +1,25 @@
-"""Cityscapes, fine annotations: 19 classes of street scenes at 2048x1024.
+"""Cityscapes: 19 classes of street scenes at 2048x1024, with fine masks, and with coarse ones for 19997 images more.
 
-Train and val hold 2975 and 500 images. The test split's masks are dummies (its scores come from the benchmark's
-server), so it is not unpacked. Masks are ``labelIds`` PNGs of raw ids 0 to 33; the table below is the official one,
-which makes the official redraw from polygons unnecessary.
+Train and val hold 2975 and 500 images. The 1525 of the test split come without labels: its masks in the archive are
+dummies (scores come from the benchmark's server), so only its images are unpacked. Masks are ``labelIds`` PNGs of raw
+ids 0 to 33; the table below is the official one, which makes the official redraw from polygons unnecessary. The source
+``coarse`` adds the split ``train_extra``: roughly outlined objects, with much left unlabeled in between.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from gald.datasets._spec import Archive, DatasetSpec, RawSample, pair, read_classes, read_png_ids
+from gald.datasets._spec import Archive, DatasetSpec, Login, RawSample, pair, read_classes, read_png_ids
 
-_COUNTS = {"train": 2975, "val": 500}
-_IMAGE, _MASK = "_leftImg8bit.png", "_gtFine_labelIds.png"
+_IMAGE = "_leftImg8bit.png"
+_LABELLED = ("train", "val")
+_COUNTS = {"train": 2975, "val": 500, "test": 1525}
+_EXTRA = "train_extra"
+_BROKEN = "troisdorf_000000_000073"
+"""Image of train_extra that is black and one-channel in the archive: 19997 of its 19998 can be used."""
 _IGNORED = {
     0: "unlabeled",
     1: "ego vehicle",
@@ -30,24 +37,69 @@ _IGNORED = {
     29: "caravan",
     30: "trailer",
 }
+_LOGIN = Login(
+    title="Cityscapes",
+    url="https://www.cityscapes-dataset.com/login",
+    register="https://www.cityscapes-dataset.com/register/",
+    variables=("CITYSCAPES_USERNAME", "CITYSCAPES_PASSWORD"),
+    client="cityscapesscripts",
+    author="cityscapes",
+)
+
+
+def _images(raw: Path, split: str) -> dict[str, Path]:
+    """Images by ``<city>_<sequence>_<frame>``, the part that the names of image and mask share."""
+    folder = raw / "leftImg8bit" / split
+    return {path.name.removesuffix(_IMAGE): path for path in folder.glob(f"*/*{_IMAGE}")}
+
+
+def _masks(raw: Path, split: str, kind: str) -> dict[str, Path]:
+    suffix = f"_{kind}_labelIds.png"
+    return {path.name.removesuffix(suffix): path for path in (raw / kind / split).glob(f"*/*{suffix}")}
 
 
 def index(raw: Path) -> dict[str, list[RawSample]]:
-    """List the samples by ``<city>_<sequence>_<frame>``, the part that the names of image and mask share.
+    """List the samples of the fine annotations, and the test images without masks.
+
+    Raises
+    ------
+    DatasetError
+        An image of train or val has no mask, or a mask no image.
+    """
+    samples = {
+        split: pair(_images(raw, split), _masks(raw, split, "gtFine"), f"cityscapes {split}") for split in _LABELLED
+    }
+    tested = sorted(_images(raw, "test").items())
+    return samples | {"test": [RawSample(name, path, None) for name, path in tested]}
+
+
+def index_coarse(raw: Path) -> dict[str, list[RawSample]]:
+    """List the samples of the fine annotations, and those of train_extra except the broken one.
 
     Raises
     ------
     DatasetError
         An image has no mask, or a mask no image.
     """
-    return {
-        split: pair(
-            {path.name.removesuffix(_IMAGE): path for path in (raw / "leftImg8bit" / split).glob(f"*/*{_IMAGE}")},
-            {path.name.removesuffix(_MASK): path for path in (raw / "gtFine" / split).glob(f"*/*{_MASK}")},
-            f"cityscapes {split}",
-        )
-        for split in _COUNTS
-    }
+    images, masks = _images(raw, _EXTRA), _masks(raw, _EXTRA, "gtCoarse")
+    for files in (images, masks):
+        files.pop(_BROKEN, None)
+    return index(raw) | {_EXTRA: pair(images, masks, f"cityscapes {_EXTRA}")}
+
+
+def _archive(name: str, package: int, members: Iterable[str], about: int, unpacked: int, **digests: str) -> Archive:
+    """Describe one of the host's packages; its members' paths end in one of the given forms."""
+    url = f"https://www.cityscapes-dataset.com/file-handling/?packageID={package}"
+    return Archive(
+        name=name,
+        urls=(url,),
+        members="|".join(members),
+        digests=digests,
+        about=about,
+        unpacked=unpacked,
+        page=f"{url} (register at {_LOGIN.register})",
+        login=_LOGIN,
+    )
 
 
 SPEC = DatasetSpec(
@@ -60,23 +112,57 @@ SPEC = DatasetSpec(
     train_splits=("train",),
     eval_split="val",
     counts=_COUNTS,
+    unlabelled=("test",),
     archives=(
-        Archive(
-            name="gtFine_trainvaltest.zip",
-            members=r"gtFine/(train|val)/[^/]+/[^/]+_gtFine_labelIds\.png",
-            digests={"md5": "4237c19de34c8a376e9ba46b495d6f66", "sha1": "99f532cb1af174f5fcc4c5bc8feea8c66246ddbc"},
-            page="https://www.cityscapes-dataset.com/file-handling/?packageID=1 "
-            "(register at https://www.cityscapes-dataset.com/register/)",
+        _archive(
+            "gtFine_trainvaltest.zip",
+            1,
+            [r"gtFine/(train|val)/[^/]+/[^/]+_gtFine_labelIds\.png"],
+            about=241_000_000,
+            unpacked=150_000_000,
+            md5="4237c19de34c8a376e9ba46b495d6f66",
+            sha1="99f532cb1af174f5fcc4c5bc8feea8c66246ddbc",
         ),
-        Archive(
-            name="leftImg8bit_trainvaltest.zip",
-            members=r"leftImg8bit/(train|val)/[^/]+/[^/]+_leftImg8bit\.png",
-            digests={"md5": "0a6e97e94b616a514066c9e2adb0c97f", "sha1": "2c0b77ce9933cc635adda307fbba5566f5d9d404"},
-            page="https://www.cityscapes-dataset.com/file-handling/?packageID=3 "
-            "(register at https://www.cityscapes-dataset.com/register/)",
+        _archive(
+            "leftImg8bit_trainvaltest.zip",
+            3,
+            [r"leftImg8bit/(train|val|test)/[^/]+/[^/]+_leftImg8bit\.png"],
+            about=11_000_000_000,
+            unpacked=11_600_000_000,
+            md5="0a6e97e94b616a514066c9e2adb0c97f",
+            sha1="2c0b77ce9933cc635adda307fbba5566f5d9d404",
         ),
     ),
-    licence="Cityscapes terms, https://www.cityscapes-dataset.com/license/; images must not be republished",
+    licence="Cityscapes terms, https://www.cityscapes-dataset.com/license/, accepted on registration; images must not "
+    "be republished",
     index=index,
     read_mask=read_png_ids,
 )
+
+_COARSE = replace(
+    SPEC,
+    source="coarse",
+    about_source="fine annotations, and coarse ones for the split train_extra",
+    counts={**_COUNTS, _EXTRA: 19997},
+    archives=(
+        *SPEC.archives,
+        _archive(
+            "gtCoarse.zip",
+            2,
+            [r"gtCoarse/train_extra/[^/]+/[^/]+_gtCoarse_labelIds\.png"],
+            about=1_300_000_000,
+            unpacked=500_000_000,
+            md5="1c7b95c84b1d36cc59a9194d8e5b989f",
+        ),
+        _archive(
+            "leftImg8bit_trainextra.zip",
+            4,
+            [r"leftImg8bit/train_extra/[^/]+/[^/]+_leftImg8bit\.png"],
+            about=44_000_000_000,
+            unpacked=46_000_000_000,
+            md5="9167a331a158ce3e8989e166c95d56d4",
+        ),
+    ),
+    index=index_coarse,
+)
+SPEC = replace(SPEC, alternatives=(_COARSE,))

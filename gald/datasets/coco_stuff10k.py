@@ -2,7 +2,7 @@
 
 Annotations are MATLAB files whose field ``S`` holds raw ids 0 to 182; 0 is unlabeled and ignored. Eleven thing ids
 never occur: they are in no list here, so that one of them is an error and not a class. The 164k version and version
-1.0 number the classes otherwise; their masks do not belong here.
+1.0 number the classes otherwise; their archives are refused by name.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gald.datasets._spec import Archive, DatasetSpec, RawSample, read_classes, read_list
-from gald.errors import DatasetError
+from gald.datasets._raw import read_mat_ids
+from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, read_classes, read_list
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,21 +42,15 @@ def read_mask(sample: RawSample) -> npt.NDArray[np.generic]:
 
     Returns
     -------
-    ndarray, shape (h, w)
-        Raw ids, of the type the file has: uint8 or float64.
+    ndarray of int64, shape (h, w)
+        Raw ids; the file has them as uint8 or float64.
 
     Raises
     ------
     DatasetError
-        The file has no such field.
+        The file has no such field, or it is no map of whole numbers.
     """
-    from scipy.io import loadmat
-
-    content = loadmat(sample.mask, variable_names=["S"])
-    if "S" not in content:
-        raise DatasetError("the MATLAB file has no field S")
-    ids: npt.NDArray[np.generic] = content["S"]
-    return ids
+    return read_mat_ids(sample, "S")
 
 
 SPEC = DatasetSpec(
@@ -74,10 +68,23 @@ SPEC = DatasetSpec(
             name="cocostuff-10k-v1.1.zip",
             urls=("http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/cocostuff-10k-v1.1.zip",),
             members=r"images/[^/]+\.jpg|annotations/[^/]+\.mat|imageLists/(train|test)\.txt",
+            about=2_000_000_000,
+            unpacked=2_100_000_000,
             page="https://github.com/nightrome/cocostuff10k",
         ),
     ),
-    licence="photographs under the Flickr terms; annotations CC BY 4.0",
+    licence="photographs under the Flickr terms, https://www.flickr.com/help/terms; annotations CC BY 4.0, "
+    "https://creativecommons.org/licenses/by/4.0/",
     index=index,
     read_mask=read_mask,
+    lookalikes=(
+        Lookalike(
+            r"cocostuff-10k-(data-)?v1\.0",
+            "version 1.0 of COCO-Stuff 10k, which numbers the classes otherwise; version 1.1 is cocostuff-10k-v1.1.zip",
+        ),
+        Lookalike(
+            r"stuffthingmaps_|(train|val)2017/\d{12}\.png",
+            "the masks of COCO-Stuff 164k, whose ids are shifted by one; the 10k benchmark is cocostuff-10k-v1.1.zip",
+        ),
+    ),
 )

@@ -1,19 +1,26 @@
 """Pascal Context with 59 classes: VOC 2010 photographs, labelled everywhere.
 
-The masks are those of ``trainval_merged.json``, which the literature has used since EncNet (the older ``.mat`` masks
-differ): 4996 training and 5104 validation images, not the 4998 and 5105 often quoted. A mask is painted from an
-image's entries in file order, later ones over earlier ones. Train ids follow ascending raw ids; what no entry covers
-is background, ignored in the 59-class protocol.
+There are two sets of masks, and they differ, and so do their counts. The source ``json`` is ``trainval_merged.json``,
+which the literature has used since EncNet: 4996 training and 5104 validation images; a mask is painted from an image's
+entries in file order, later ones over earlier ones. The source ``mat`` is the authors' original label maps, one MATLAB
+file per image: 4998 and 5105 images by VOC's own lists, and 459 labels, of which the 59 are mapped and all others
+ignored by name. Those names (``classes/pascal_context_459.csv``) are the ones of the archive's ``labels.txt``, which
+agree in shelhamer/fcn.berkeleyvision.org and in mseg-api.
+
+Train ids follow ascending raw ids, which both sources share; pixels without a label are background, ignored in the
+59-class protocol.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gald.datasets._spec import Archive, DatasetSpec, RawSample, Segment, read_classes
+from gald.datasets._raw import read_mat_ids, read_table
+from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, Segment, read_classes, read_list
 from gald.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -22,6 +29,10 @@ if TYPE_CHECKING:
 
 _JSON = "trainval_merged.json"
 _COUNTS = {"train": 4996, "val": 5104}  # the JSON's third phase, test, has no annotation
+_MAT_COUNTS = {"train": 4998, "val": 5105}
+_BACKGROUND = {0: "background"}
+_IMAGES = r"JPEGImages/[^/]+\.jpg"
+_LISTS = r"ImageSets/Main/(train|val)\.txt"
 
 
 def index(raw: Path) -> dict[str, list[RawSample]]:
@@ -79,25 +90,78 @@ def read_mask(sample: RawSample) -> npt.NDArray[np.generic]:
     return ids
 
 
+def index_mat(raw: Path) -> dict[str, list[RawSample]]:
+    """List the samples of VOC's own lists, ``ImageSets/Main/{train,val}.txt``, one stem per line.
+
+    Raises
+    ------
+    DatasetError
+        A list is missing, or ``labels.txt`` gives an id of the 59 classes to another label.
+    """
+    _check_labels(raw / "labels.txt")
+    return {
+        split: [
+            RawSample(stem, raw / "JPEGImages" / f"{stem}.jpg", raw / "trainval" / f"{stem}.mat")
+            for stem in (line.strip() for line in read_list(raw / "ImageSets" / "Main" / f"{split}.txt"))
+        ]
+        for split in _MAT_COUNTS
+    }
+
+
+def _check_labels(path: Path) -> None:
+    """Compare the archive's own list of labels, ``1: accordion``, with the classes: ids are what masks are read by."""
+    listed = {}
+    for line in read_list(path):
+        raw_id, _, name = line.partition(":")
+        listed[raw_id.strip()] = name.strip()
+    for info in SPEC.classes:
+        found = listed.get(str(info.raw_ids[0]))
+        if found != info.name:
+            raise DatasetError(
+                f"{path}: id {info.raw_ids[0]} is {found or 'missing'}, expected {info.name}; is it the "
+                "trainval.tar.gz of PASCAL-Context?"
+            )
+
+
+def read_mat_mask(sample: RawSample) -> npt.NDArray[np.generic]:
+    """Read field ``LabelMap`` of the MATLAB file.
+
+    Returns
+    -------
+    ndarray of int64, shape (h, w)
+        Ids 0 to 459.
+
+    Raises
+    ------
+    DatasetError
+        The file has no such field, or it is no map of whole numbers.
+    """
+    return read_mat_ids(sample, "LabelMap")
+
+
+_VOC = Archive(
+    name="VOCtrainval_03-May-2010.tar",
+    urls=("http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",),
+    strip=r"VOCdevkit/VOC2010/",
+    members=_IMAGES,
+    digests={"md5": "da459979d0c395079b5c75ee67908abb", "sha1": "bf9985e9f2b064752bf6bd654d89f017c76c395a"},
+    about=1_300_000_000,
+    unpacked=1_200_000_000,
+    page="http://host.robots.ox.ac.uk/pascal/VOC/voc2010/",
+)
+
 SPEC = DatasetSpec(
     name="pascal_context",
     title="Pascal Context",
     source="json",
     about_source="masks of trainval_merged.json",
     classes=read_classes("pascal_context"),
-    ignored={0: "background"},
+    ignored=_BACKGROUND,
     train_splits=("train",),
     eval_split="val",
     counts=_COUNTS,
     archives=(
-        Archive(
-            name="VOCtrainval_03-May-2010.tar",
-            urls=("http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",),
-            strip=r"VOCdevkit/VOC2010/",
-            members=r"JPEGImages/[^/]+\.jpg",
-            digests={"md5": "da459979d0c395079b5c75ee67908abb", "sha1": "bf9985e9f2b064752bf6bd654d89f017c76c395a"},
-            page="http://host.robots.ox.ac.uk/pascal/VOC/voc2010/",
-        ),
+        _VOC,
         Archive(
             name=_JSON,
             urls=("https://codalabuser.blob.core.windows.net/public/trainval_merged.json",),
@@ -105,7 +169,46 @@ SPEC = DatasetSpec(
             page="https://github.com/ccvl/detail-api",
         ),
     ),
-    licence="photographs under the Flickr terms; the labels state none",
+    licence="photographs under the Flickr terms, https://www.flickr.com/help/terms; the labels state none",
     index=index,
     read_mask=read_mask,
 )
+
+_CLASS_IDS = {raw_id for info in SPEC.classes for raw_id in info.raw_ids}
+_MAT = replace(
+    SPEC,
+    source="mat",
+    about_source="original label maps, one .mat file per image",
+    ignored=_BACKGROUND
+    | {
+        int(row["raw_id"]): row["name"]
+        for row in read_table("pascal_context_459")
+        if int(row["raw_id"]) not in _CLASS_IDS
+    },
+    counts=_MAT_COUNTS,
+    archives=(
+        replace(_VOC, members=f"{_IMAGES}|{_LISTS}"),
+        Archive(
+            name="trainval.tar.gz",
+            urls=(
+                "https://cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz",
+                "https://roozbehm.info/pascal-context/trainval.tar.gz",
+            ),
+            strip=r"(\./)?",
+            members=r"trainval/[^/]+\.mat|labels\.txt",
+            about=30_700_000,
+            unpacked=200_000_000,
+            page="https://cs.stanford.edu/~roozbeh/pascal-context/",
+        ),
+    ),
+    index=index_mat,
+    read_mask=read_mat_mask,
+    lookalikes=(
+        Lookalike(
+            r"Annotations_Part/",
+            "the trainval.tar.gz of PASCAL-Part, parts of objects; that of PASCAL-Context bears the same name and is "
+            "meant, https://cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz",
+        ),
+    ),
+)
+SPEC = replace(SPEC, alternatives=(_MAT,))

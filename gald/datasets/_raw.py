@@ -1,0 +1,107 @@
+"""Reads what single benchmarks store in ways of their own: MATLAB label maps, masks of colours, tables of facts."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gald.datasets._spec import RawSample
+from gald.errors import DatasetError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_TABLES = Path(__file__).parent / "classes"
+_MOST = 1 << 31  # no id is near; what is beyond would not survive the cast
+
+
+def read_table(name: str) -> list[dict[str, str]]:
+    """Read ``classes/<name>.csv``, the rows of a table with a header."""
+    with (_TABLES / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_mat_ids(sample: RawSample, field: str) -> npt.NDArray[np.generic]:
+    """Read a label map from one field of a MATLAB file; its other fields are left alone.
+
+    Parameters
+    ----------
+    sample : RawSample
+        Its mask is the file.
+    field : str
+        Name of the field.
+
+    Returns
+    -------
+    ndarray of int64, shape (h, w)
+        Raw ids. MATLAB saves them as uint8, uint16 or float64; all become one type here, so that nothing wraps around.
+
+    Raises
+    ------
+    DatasetError
+        The file has no such field, or it is no map of whole numbers.
+    """
+    import numpy as np
+    from scipy.io import loadmat
+
+    assert sample.mask is not None  # asked for on labelled splits alone
+    content = loadmat(sample.mask, variable_names=[field])
+    if field not in content:
+        raise DatasetError(f"the MATLAB file has no field {field}")
+    ids = content[field]
+    if not isinstance(ids, np.ndarray) or ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "uif":
+        shape = f"{ids.dtype} of shape {ids.shape}" if isinstance(ids, np.ndarray) else type(ids).__name__
+        raise DatasetError(f"field {field} must be a map of numbers, found {shape}")
+    if not np.isfinite(ids).all():
+        raise DatasetError(f"field {field} holds values that are no numbers")
+    if np.abs(ids.astype(np.float64)).max() >= _MOST or (ids.dtype.kind == "f" and (ids != np.rint(ids)).any()):
+        raise DatasetError(f"field {field}: raw ids must be whole numbers")
+    return ids.astype(np.int64)
+
+
+def read_colour_ids(sample: RawSample, colours: Sequence[tuple[int, int, int]]) -> npt.NDArray[np.generic]:
+    """Read a mask stored as an RGB picture, by its exact colours.
+
+    Parameters
+    ----------
+    sample : RawSample
+        Its mask is the picture.
+    colours : sequence of (int, int, int)
+        Colour of each raw id, from 0 on; all different.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w)
+        Raw ids, positions in `colours`.
+
+    Raises
+    ------
+    DatasetError
+        The picture is not RGB, or has a colour that is not listed; the message names such colours.
+    OSError
+        The file is absent or damaged.
+    """
+    import numpy as np
+    from PIL import Image
+
+    assert sample.mask is not None  # asked for on labelled splits alone
+    with Image.open(sample.mask) as picture:
+        if picture.mode != "RGB":
+            raise DatasetError(f"{sample.mask}: a mask of colours has mode RGB, found {picture.mode}")
+        pixels = np.asarray(picture).astype(np.int32)
+    found = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
+    listed = np.array([(red << 16) | (green << 8) | blue for red, green, blue in colours], dtype=np.int32)
+    order = np.argsort(listed)
+    place = np.minimum(np.searchsorted(listed[order], found), len(listed) - 1)
+    unknown = listed[order][place] != found
+    if unknown.any():
+        codes, counts = np.unique(found[unknown], return_counts=True)
+        named = ", ".join(
+            f"({code >> 16}, {code >> 8 & 255}, {code & 255}) in {count} pixels"
+            for code, count in list(zip(codes.tolist(), counts.tolist(), strict=True))[:10]
+        )
+        raise DatasetError(f"colours (red, green, blue) of no class: {named}")
+    return order.astype(np.uint8)[place]
