@@ -1,20 +1,30 @@
-"""Prepared folder -> samples: uint8 image and trainId mask, with numpy and Pillow only."""
+"""Prepared benchmark -> samples: uint8 image and trainId mask, with numpy and Pillow only.
+
+Pixels come from the packed store if there is one of the very same prepared folder, else they are decoded from its
+files. They are equal either way, and the index's digests hold for both.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from gald import paths
+from gald.datasets._packed import Kind, PackedSamples, Pixels, pixels_sha256, read_store
 from gald.errors import DatasetError
 from gald.files import sha256
+
+Store: TypeAlias = Literal["auto", "packed", "files"]
+
+_log = logging.getLogger("gald")
 
 
 class Sample(NamedTuple):
@@ -31,8 +41,20 @@ class Sample(NamedTuple):
     """
 
     id: str
-    image: npt.NDArray[np.uint8]
-    mask: npt.NDArray[np.uint8]
+    image: Pixels
+    mask: Pixels
+
+
+class _Source(Protocol):
+    """Where pixels come from: files, or a packed store."""
+
+    def image(self, i: int) -> Pixels: ...
+
+    def mask(self, i: int) -> Pixels | None: ...
+
+    def where(self, i: int, kind: Kind) -> str: ...
+
+    def remedy(self) -> str: ...
 
 
 class PreparedSplit:
@@ -44,19 +66,36 @@ class PreparedSplit:
         ``data/prepared/<edition>/<dataset>``.
     splits : iterable of str
         Splits, one after another in the order given.
+    store : {"auto", "packed", "files"}
+        ``auto`` reads ``data/packed/<edition>/<dataset>`` if that was packed from this folder as it is now, else the
+        files; the others insist. Arrays from the packed store are views of mapped files: writing into them changes
+        what this object yields later, never the disk.
+
+    Attributes
+    ----------
+    rows : list of dict
+        Rows of the splits' indices, see `gald.prepare.index`.
+    packed : bool
+        Whether the pixels come from the packed store.
 
     Raises
     ------
     DatasetError
-        The folder was not prepared, or has no such split.
+        The folder was not prepared, or has no such split; the packed store is damaged, or missing although asked for.
     """
 
-    def __init__(self, folder: Path, splits: Iterable[str]) -> None:
+    def __init__(self, folder: Path, splits: Iterable[str], *, store: Store = "auto") -> None:
         self.folder = folder
         self.splits = tuple(splits)
-        self._rows: list[dict[str, str]] = []
+        self.rows: list[dict[str, str]] = []
+        self._split_of: list[str] = []
         for split in self.splits:
-            self._rows += self._index(split)
+            rows = self._index(split)
+            self.rows += rows
+            self._split_of += [split] * len(rows)
+        packed = self._packed(store)
+        self.packed = packed is not None
+        self._source: _Source = packed or _Files(folder, self.rows, self._remedy)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -82,23 +121,43 @@ class PreparedSplit:
         with path.open(newline="") as file:
             return list(csv.DictReader(file))
 
+    def _packed(self, store: Store) -> PackedSamples | None:
+        """Open the packed store, unless the files are to be read."""
+        if store == "files":
+            return None
+        name = "/".join(self._name)
+        folder = paths.packed(*self._name)
+        record = read_store(folder)
+        if record is not None and record["manifest_sha256"] == sha256(self.folder / "manifest.json"):
+            return PackedSamples(folder, self.splits, record)
+        problem = "there is no packed store" if record is None else "it was packed from data prepared otherwise"
+        if store == "packed":
+            raise DatasetError(f"{folder}: {problem}; run `gald pack {name}`")
+        if record is not None:
+            _log.warning("%s: %s, so files are decoded instead; run `gald pack %s`", folder, problem, name)
+        return None
+
+    @property
+    def _name(self) -> tuple[str, str]:
+        edition, dataset = self.folder.absolute().parts[-2:]
+        return edition, dataset
+
     @property
     def _remedy(self) -> str:
-        edition, dataset = self.folder.parts[-2:]
-        return f"run `gald prepare {edition}/{dataset}` again"
+        return f"run `gald prepare {'/'.join(self._name)}` again"
 
     @property
     def ids(self) -> list[str]:
         """Ids in the order of the samples."""
-        return [row["id"] for row in self._rows]
+        return [row["id"] for row in self.rows]
 
     def size(self, i: int) -> tuple[int, int]:
         """Height and width in pixels of sample `i`, without reading it."""
-        return int(self._rows[i]["height"]), int(self._rows[i]["width"])
+        return int(self.rows[i]["height"]), int(self.rows[i]["width"])
 
     def __len__(self) -> int:
         """Return the number of samples."""
-        return len(self._rows)
+        return len(self.rows)
 
     def __getitem__(self, i: int) -> Sample:
         """Read sample `i`.
@@ -106,21 +165,92 @@ class PreparedSplit:
         Raises
         ------
         DatasetError
-            A file is missing or damaged.
+            A file is missing or damaged, or the labels of the split are not published.
         """
-        row = self._rows[i]
-        return Sample(row["id"], self._read(row["image"], "RGB"), self._read(row["mask"], "L"))
+        return self._labelled(i, self.image(i), self._source.mask(i))
 
     def __iter__(self) -> Iterator[Sample]:
         """Read the samples in order."""
         return (self[i] for i in range(len(self)))
 
-    def _read(self, name: str, mode: str) -> npt.NDArray[np.uint8]:
-        path = self.folder / name
+    def image(self, i: int) -> Pixels:
+        """Read the image of sample `i` alone, uint8 (h, w, 3), labelled or not.
+
+        Raises
+        ------
+        DatasetError
+            Its file is missing or damaged.
+        """
+        return self._source.image(i)
+
+    def verified(self, i: int) -> Sample:
+        """Read sample `i` and compare its pixels with the digests in the index.
+
+        Raises
+        ------
+        DatasetError
+            A file is missing or damaged, pixels are not those that were prepared, or there are no labels.
+        """
+        return self._labelled(i, *self.verified_pixels(i))
+
+    def verified_pixels(self, i: int) -> tuple[Pixels, Pixels | None]:
+        """Read image and mask of sample `i`, the mask None where it is not published, and compare their digests.
+
+        Raises
+        ------
+        DatasetError
+            A file or shard is missing or damaged, or does not hold the pixels that were prepared.
+        """
+        image, mask = self._source.image(i), self._source.mask(i)
+        self._verify(i, "image", image)
+        if mask is not None:
+            self._verify(i, "mask", mask)
+        return image, mask
+
+    def _verify(self, i: int, kind: Kind, pixels: Pixels) -> None:
+        found, expected = pixels_sha256(pixels), self.rows[i][f"{kind}_sha256"]
+        if pixels.shape[:2] != self.size(i) or found != expected:
+            raise DatasetError(
+                f"{self._source.where(i, kind)} does not hold the pixels that were prepared (sha256 {found}, the index "
+                f"in {self.folder} says {expected}); {self._source.remedy()}"
+            )
+
+    def _labelled(self, i: int, image: Pixels, mask: Pixels | None) -> Sample:
+        if mask is None:
+            others = [name for name, split in self.manifest["splits"].items() if split.get("labelled", True)]
+            raise DatasetError(
+                f"{self.folder}: the labels of split {self._split_of[i]!r} are not published, so {self.rows[i]['id']} "
+                f"has no mask; labelled splits: {', '.join(others) or 'none'}"
+            )
+        return Sample(self.rows[i]["id"], image, mask)
+
+
+class _Files:
+    """Pixels decoded from the prepared folder's own files."""
+
+    def __init__(self, folder: Path, rows: list[dict[str, str]], remedy: str) -> None:
+        self._folder = folder
+        self._rows = rows
+        self._remedy = remedy
+
+    def image(self, i: int) -> Pixels:
+        return self._read(self._rows[i]["image"], "RGB")
+
+    def mask(self, i: int) -> Pixels | None:
+        return self._read(self._rows[i]["mask"], "L") if self._rows[i]["mask"] else None
+
+    def where(self, i: int, kind: Kind) -> str:
+        return str(self._folder / self._rows[i][kind])
+
+    def remedy(self) -> str:
+        return self._remedy
+
+    def _read(self, name: str, mode: str) -> Pixels:
+        path = self._folder / name
         try:
             with Image.open(path) as picture:
                 if picture.mode != mode:
-                    raise DatasetError(f"{path}: expected mode {mode}, found {picture.mode}; run `gald prepare` again")
+                    raise DatasetError(f"{path}: expected mode {mode}, found {picture.mode}; {self._remedy}")
                 return np.array(picture)
         except (OSError, SyntaxError) as error:
-            raise DatasetError(f"{path} cannot be read ({error}); run `gald prepare` again") from error
+            raise DatasetError(f"{path} cannot be read ({error}); {self._remedy}") from error

@@ -1,7 +1,7 @@
 """A prepared benchmark and runs on it, small enough to train in a second."""
 
-import csv
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from PIL import Image
 
 from gald import files, paths
 from gald.params import Run, RunParams, read_yaml
+from gald.prepare import CONVERTER
+from gald.prepare.index import render
 
 REPOSITORY = Path(__file__).parents[2]
 CLASSES = ["sky", "road", "car", "tree"]
@@ -30,41 +32,63 @@ def scene(rng: np.random.Generator, size: tuple[int, int] = (48, 64)) -> tuple[n
     return np.clip(image, 0, 255).astype(np.uint8), mask
 
 
-def write_prepared(folder: Path, counts: dict[str, int], seed: int = 0) -> None:
-    """Write a folder as the prepare stage would."""
-    rng = np.random.default_rng(seed)
-    splits: dict[str, Any] = {}
-    for split, count in counts.items():
+def write_samples(folder: Path, samples: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray | None]]]) -> None:
+    """Write images and masks by split as the prepare stage would; a split of which a mask is None is unlabelled."""
+    splits: dict[str, dict[str, Any]] = {}
+    for split, pairs in samples.items():
         rows = []
-        for index in range(count):
-            image, mask = scene(rng)
-            row: dict[str, Any] = {"id": f"{split}/scene{index:02d}"}
-            for kind, pixels in (("image", image), ("mask", mask)):
-                row[kind] = f"{kind}s/{split}/scene{index:02d}.png"
-                path = folder / row[kind]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(path)
-                row[f"{kind}_sha256"] = files.sha256(path)
-            rows.append(row | {"height": image.shape[0], "width": image.shape[1]})
-        with (folder / f"{split}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(
-                file, ["id", "image", "mask", "height", "width", "image_sha256", "mask_sha256"], lineterminator="\n"
-            )
-            writer.writeheader()
-            writer.writerows(rows)
-        index_sha256 = files.sha256(folder / f"{split}.csv")
-        splits[split] = {"count": count, "index": f"{split}.csv", "sha256": index_sha256}
-    manifest = {
+        for index, pair in enumerate(pairs):
+            row: dict[str, Any] = {"id": f"{split}/scene{index:02d}", "dhash": f"{index:016x}"}
+            row["height"], row["width"] = pair[0].shape[:2]
+            for kind, pixels in zip(("image", "mask"), pair, strict=True):
+                row[kind] = row[f"{kind}_sha256"] = ""
+                if pixels is not None:
+                    row[kind] = f"{kind}s/{split}/scene{index:02d}.png"
+                    path = folder / row[kind]
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(pixels).save(path)
+                    row[f"{kind}_sha256"] = hashlib.sha256(pixels.tobytes()).hexdigest()
+            rows.append(row)
+        files.write_text(folder / f"{split}.csv", render(rows))
+        labelled = all(mask is not None for _, mask in pairs)
+        entry = {"count": len(rows), "published": None, "labelled": labelled, "index": f"{split}.csv"}
+        splits[split] = entry | {"sha256": files.sha256(folder / f"{split}.csv")}
+    files.write_json(folder / "manifest.json", manifest(splits, samples))
+
+
+def manifest(
+    splits: dict[str, dict[str, Any]], samples: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray | None]]]
+) -> dict[str, Any]:
+    """Spell what the prepare stage would say of the samples."""
+    masks = {split: [mask.ravel() for _, mask in pairs if mask is not None] for split, pairs in samples.items()}
+    pixels = {split: np.concatenate([np.zeros(0, np.uint8), *found]) for split, found in masks.items()}
+    counts = {split: np.bincount(found, minlength=256).tolist() for split, found in pixels.items()}
+    return {
         "edition": EDITION,
         "dataset": DATASET,
-        "converter": 1,
+        "source": "drawn",
+        "about_source": "scenes drawn for a test",
+        "converter": CONVERTER,
         "raw_sha256": "0" * 64,
+        "archives": [],
         "classes": CLASSES,
         "palette": PALETTE,
         "ignore_index": 255,
         "splits": splits,
+        "pixel_counts": {split: found[: len(CLASSES)] for split, found in counts.items()},
+        "ignored_pixels": {split: found[255] for split, found in counts.items()},
+        "ignored_by_name": {split: {"void": found[255]} for split, found in counts.items() if masks[split]},
+        "all_ignored": {split: [] for split in splits},
+        "converted": {},
+        "on_error": "stop",
+        "skipped": {split: [] for split in splits},
     }
-    files.write_json(folder / "manifest.json", manifest)
+
+
+def write_prepared(folder: Path, counts: dict[str, int], seed: int = 0) -> None:
+    """Write a folder of scenes as the prepare stage would."""
+    rng = np.random.default_rng(seed)
+    write_samples(folder, {split: [scene(rng) for _ in range(count)] for split, count in counts.items()})
 
 
 @pytest.fixture
@@ -88,7 +112,7 @@ def run_params(**changes: dict[str, Any]) -> dict[str, Any]:
         "train": {
             "crop_size": [32, 48],
             "scale_range": [0.7, 1.5],
-            "color_jitter": 0.2,
+            "photometric": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.0},
             "batch_size": 4,
             "max_iters": 30,
             "learning_rate": 0.05,
