@@ -18,8 +18,8 @@ def percent(part: int, whole: int) -> str:
 
     Examples
     --------
-    >>> [percent(part, 1_000_000) for part in (0, 4, 1234, 45_678, 456_789)]
-    ['0', '< 0.001', '0.1234', '4.57', '45.7']
+    >>> [percent(part, 1_000_000) for part in (0, 4, 123, 45_678, 456_789, 1_000_000)]
+    ['0', '< 0.001', '0.0123', '4.57', '45.7', '100']
     >>> percent(0, 0)
     '–'
     """
@@ -30,7 +30,9 @@ def percent(part: int, whole: int) -> str:
     share = 100 * part / whole
     if share < 0.001:
         return "< 0.001"
-    return f"{share:.{1 if share >= 10 else 2 if share >= 1 else 4}f}"
+    if part == whole:
+        return "100"
+    return f"{share:.{1 if share >= 10 else 2 if share >= 0.1 else 4}f}"
 
 
 def number(value: float) -> str:
@@ -83,7 +85,7 @@ def signed(value: int) -> str:
 
 
 def class_rows(benchmark: Benchmark) -> list[dict[str, Any]]:
-    """Share of each class among the labelled pixels of each split, the most frequent first."""
+    """Share of each class among the labelled pixels of each split, the most frequent first; without absent classes."""
     counts = benchmark.manifest["pixel_counts"]
     wholes = {split: benchmark.labelled_pixels(split) for split in benchmark.labelled}
     shares = [
@@ -106,17 +108,20 @@ def class_rows(benchmark: Benchmark) -> list[dict[str, Any]]:
             ],
         }
         for train_id in order
+        if any(shares[train_id])
     ]
 
 
-def absent_classes(benchmark: Benchmark) -> dict[str, list[str]]:
-    """Classes that no mask of a split holds, by split; splits that hold all are left out."""
-    names = benchmark.manifest["classes"]
-    found = {
-        split: [name for name, count in zip(names, benchmark.manifest["pixel_counts"][split], strict=True) if not count]
-        for split in benchmark.labelled
-    }
-    return {split: absent for split, absent in found.items() if absent}
+def absent_classes(benchmark: Benchmark) -> dict[tuple[str, ...], list[str]]:
+    """Classes that some labelled split never holds: the splits, and what is absent from these and no others."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for train_id, name in enumerate(benchmark.manifest["classes"]):
+        without = tuple(
+            split for split in benchmark.labelled if not benchmark.manifest["pixel_counts"][split][train_id]
+        )
+        if without:
+            found.setdefault(without, []).append(name)
+    return dict(sorted(found.items(), key=lambda item: -len(item[0])))
 
 
 def ignored_rows(benchmark: Benchmark) -> list[dict[str, Any]]:

@@ -15,12 +15,12 @@ from gald.commands._audit_benchmark import Benchmark
 from gald.commands._audit_counts import colour, percent
 from gald.commands._audit_duplicates import Member
 
-_SHOWN = 16  # samples spread over the splits; the worst cases come on top
+_SHOWN = 12  # samples spread over the splits; the worst cases come on top
 _LOOKED_AT = 100  # masks of a split that are read for the one with the largest ignored share
 _BOX, _SMALL_BOX = (320, 280), (200, 160)  # pixels, width and height; larger pictures are reduced
 _OPACITY = 0.62  # of the classes over the image
 _IGNORED, _STRIPE = (112, 118, 124), (225, 228, 231)
-_QUALITY = 82
+_QUALITY = 80
 
 
 class Pictures:
@@ -67,12 +67,16 @@ class Pictures:
         for split in self.benchmark.labelled:
             member = self._most_ignored(split)
             if member is not None:
-                chosen.setdefault(member, []).append(f"largest ignored share looked at in {split}")
+                chosen.setdefault(member, []).append(self._worst(split))
         every = [Member(split, index) for split in rows for index in range(len(rows[split]))]
         if len({self._area(member) for member in every}) > 1:
-            chosen.setdefault(min(every, key=self._area), []).append("smallest image")
-            chosen.setdefault(max(every, key=self._area), []).append("largest image")
+            chosen.setdefault(min(every, key=self._area), []).append("smallest size")
+            chosen.setdefault(max(every, key=self._area), []).append("largest size")
         return chosen
+
+    def _worst(self, split: str) -> str:
+        among = f"{_LOOKED_AT} masks of {split}" if len(self.benchmark.rows[split]) > _LOOKED_AT else split
+        return f"largest ignored share of {among}"
 
     def _most_ignored(self, split: str) -> Member | None:
         shares = {}
@@ -86,10 +90,13 @@ class Pictures:
         row = self._row(member)
         card = {"split": member.split, "id": row["id"], "reasons": reasons, "overlay": "", "ignored": ""}
         card["size"] = f"{row['width']} × {row['height']}"  # noqa: RUF001
-        image = _reduced(Image.fromarray(self._image(member)), _BOX, Image.Resampling.LANCZOS)
+        labelled = member.split in self.benchmark.labelled
+        sample = self.benchmark.readers[member.split][member.position] if labelled else None
+        pixels = self._image(member) if sample is None else sample.image
+        image = _reduced(Image.fromarray(pixels), _BOX, Image.Resampling.LANCZOS)
         card["image"] = _data(image)
-        if member.split in self.benchmark.labelled:
-            mask = self.benchmark.readers[member.split][member.position].mask
+        if sample is not None:
+            mask = sample.mask
             self._seen |= set(np.unique(mask).tolist())
             ignore_index = self.benchmark.manifest["ignore_index"]
             card["ignored"] = percent(int(np.count_nonzero(mask == ignore_index)), mask.size)

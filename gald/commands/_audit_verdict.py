@@ -9,6 +9,8 @@ from gald.commands._audit_benchmark import Benchmark
 from gald.commands._audit_counts import absent_classes, number
 from gald.commands._audit_duplicates import Group, NearPairs
 
+_OF_MINIATURES = "; a miniature has no published counts"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -47,20 +49,18 @@ def judge(benchmark: Benchmark, groups: Sequence[Group], pairs: Sequence[NearPai
     doubtful = [*_duplicates(groups), *_all_ignored(benchmark)]
     hints = [*_near(pairs), *_absent(benchmark)]
     good = []
-    if not any(_counts(benchmark)):
-        good.append("a miniature, drawn to no published counts" if benchmark.miniature else "counts as published")
+    if not benchmark.miniature and not _counts(benchmark):
+        good.append("counts as published")
     if not any(group.across for group in groups):
         good.append("no duplicates across splits")
-    if not any(_skipped(benchmark)):
+    if not _skipped(benchmark):
         good.append("nothing skipped")
-    if missing:
-        kind, word = "lower", "Not complete"
-    elif doubtful:
-        kind, word = "open", "Complete, but look below"
-    else:
-        kind, word = "higher", "Complete"
-    sentence = f"{word}: {', '.join(good)}." if good else f"{word}."
-    return Verdict(kind, sentence, (*missing, *doubtful), tuple(hints))
+    if not missing and not doubtful:
+        sentence = f"Complete: {', '.join(good)}{_OF_MINIATURES * benchmark.miniature}."
+        return Verdict("higher", sentence, (), tuple(hints))
+    kind, sentence = ("lower", "Not complete.") if missing else ("open", "Complete, with something to look at.")
+    rest = [f"As it should be: {', '.join(good)}."] if good else []
+    return Verdict(kind, sentence, (*missing, *doubtful), (*hints, *rest))
 
 
 def count_of(amount: int, word: str, words: str = "") -> str:
@@ -133,6 +133,7 @@ def _near(pairs: Sequence[NearPairs]) -> list[str]:
 
 def _absent(benchmark: Benchmark) -> list[str]:
     return [
-        f"{split}: {count_of(len(names), 'class', 'classes')} never {'occurs' if len(names) == 1 else 'occur'}."
-        for split, names in absent_classes(benchmark).items()
+        f"{count_of(len(names), 'class', 'classes')} never {'occurs' if len(names) == 1 else 'occur'} in "
+        f"{' and '.join(splits)}."
+        for splits, names in absent_classes(benchmark).items()
     ]

@@ -108,7 +108,14 @@ def _classes(benchmark: Benchmark) -> dict[str, Any]:
     return {
         "classes": rows[:_OPEN_CLASSES],
         "more_classes": rows[_OPEN_CLASSES:],
-        "absent": {split: ", ".join(names) for split, names in absent.items()},
+        "absent": [
+            {
+                "splits": " and ".join(splits),
+                "count": count_of(len(names), "class", "classes"),
+                "names": ", ".join(names),
+            }
+            for splits, names in absent.items()
+        ],
     }
 
 
