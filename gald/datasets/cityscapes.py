@@ -3,7 +3,8 @@
 Train and val hold 2975 and 500 images. The 1525 of the test split come without labels: its masks in the archive are
 dummies (scores come from the benchmark's server), so only its images are unpacked. Masks are ``labelIds`` PNGs of raw
 ids 0 to 33; the table below is the official one, which makes the official redraw from polygons unnecessary. The source
-``coarse`` adds the split ``train_extra``: roughly outlined objects, with much left unlabeled in between.
+``fine`` has these splits; ``coarse`` adds the split ``train_extra``: roughly outlined objects, with much left
+unlabeled in between.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every benchmark's file promises, by listing."""
+"""What every benchmark's file promises, by listing: each benchmark in each form that it is published in."""
 
 import re
 import subprocess
@@ -7,65 +7,50 @@ import sys
 import pytest
 
 from gald.datasets import load_spec, names
+from gald.datasets import pascal_context as pascal_module
 from gald.datasets._native import MINIATURES
-from gald.datasets._spec import IGNORE_INDEX, UNKNOWN
+from gald.datasets._spec import IGNORE_INDEX, DatasetSpec
 from gald.datasets._synthetic import Part
 from gald.errors import DatasetError
 
-_PASCAL = (
-    "2 9 18 19 22 23 25 31 33 34 44 45 46 59 65 68 72 80 85 98 104 105 113 115 144 158 159 162 187 189 207 220 232 258 "
-    "259 260 284 295 296 308 324 326 347 349 354 355 360 366 368 397 415 416 420 424 427 440 445 454 458"
-)
-_COCO_HOLES = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}
-RAW_IDS = {
-    "cityscapes": [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33],
-    "ade20k": list(range(1, 151)),
-    "pascal_context": [int(raw) for raw in _PASCAL.split()],
-    "camvid": list(range(11)),
-    "coco_stuff10k": [raw for raw in range(1, 183) if raw not in _COCO_HOLES],
+SOURCES = {
+    "ade20k": ("challenge",),
+    "camvid": ("segnet", "original"),
+    "cityscapes": ("fine", "coarse"),
+    "coco_stuff10k": ("v1.1",),
+    "pascal_context": ("json", "mat"),
 }
-"""Raw id of each train id, typed from the benchmarks' own documents, apart from the class lists."""
-IGNORED = {
-    "cityscapes": set(range(34)) - set(RAW_IDS["cityscapes"]),
-    "ade20k": {0},
-    "pascal_context": {0},
-    "camvid": {11},
-    "coco_stuff10k": {0},
+COUNTS = {
+    ("cityscapes", "fine"): {"train": 2975, "val": 500, "test": 1525},
+    ("cityscapes", "coarse"): {"train": 2975, "val": 500, "test": 1525, "train_extra": 19997},
+    ("ade20k", "challenge"): {"train": 20210, "val": 2000},
+    ("pascal_context", "json"): {"train": 4996, "val": 5104},
+    ("pascal_context", "mat"): {"train": 4998, "val": 5105},
+    ("camvid", "segnet"): {"train": 367, "val": 101, "test": 233},
+    ("camvid", "original"): {"train": 367, "val": 101, "test": 233},
+    ("coco_stuff10k", "v1.1"): {"train": 9000, "test": 1000},
 }
-CLASSES = {"cityscapes": 19, "ade20k": 150, "pascal_context": 59, "camvid": 11, "coco_stuff10k": 171}
 
 every_dataset = pytest.mark.parametrize("name", names())
+every_source = pytest.mark.parametrize(
+    "spec",
+    [spec for name in names() for spec in load_spec(name).sources.values()],
+    ids=lambda spec: f"{spec.name}-{spec.source}",
+)
 
 
-def test_the_five_benchmarks_are_listed() -> None:
-    assert names() == ("ade20k", "camvid", "cityscapes", "coco_stuff10k", "pascal_context")
+def test_the_five_benchmarks_and_their_sources_are_listed() -> None:
+    assert {name: tuple(load_spec(name).sources) for name in names()} == SOURCES
 
 
-@every_dataset
-def test_classes_and_ids_both_ways(name: str) -> None:
-    spec = load_spec(name)
-    assert len(spec.classes) == len(spec.class_names) == len(spec.palette) == CLASSES[name]
-    assert len(set(spec.class_names)) == CLASSES[name]
-    table = spec.lookup()
-    for train_id, raw in enumerate(RAW_IDS[name]):
-        assert table[raw] == train_id
-        assert spec.classes[train_id].raw_ids == (raw,)
-    assert set(spec.ignored) == IGNORED[name]
-    for raw, train_id in enumerate(table):
-        if raw in IGNORED[name]:
-            assert train_id == IGNORE_INDEX
-        elif raw in RAW_IDS[name]:
-            assert RAW_IDS[name][train_id] == raw
-        else:
-            assert train_id == UNKNOWN
-
-
-@every_dataset
-def test_no_id_is_both_a_class_and_ignored(name: str) -> None:
-    spec = load_spec(name)
-    mapped = [raw for info in spec.classes for raw in info.raw_ids]
-    assert len(mapped) == len(set(mapped))
-    assert not set(mapped) & set(spec.ignored)
+@every_source
+def test_sources_share_all_but_raw_ids(spec: DatasetSpec) -> None:
+    usual = load_spec(spec.name)
+    assert (spec.title, spec.class_names, spec.palette) == (usual.title, usual.class_names, usual.palette)
+    assert (spec.train_splits, spec.eval_split, spec.ignore_index) == (usual.train_splits, usual.eval_split, 255)
+    assert load_spec(spec.name, spec.source) is spec
+    assert (spec is usual) or spec.alternatives == ()
+    assert len({source.about_source for source in usual.sources.values()}) == len(usual.sources)
 
 
 @every_dataset
@@ -76,20 +61,64 @@ def test_colours_are_bytes_and_tell_classes_apart(name: str) -> None:
     assert len(set(palette)) == len(palette) - (1 if name == "ade20k" else 0)
 
 
-@every_dataset
-def test_splits_and_archives(name: str) -> None:
-    spec = load_spec(name)
-    assert spec.name == name
-    assert {*spec.train_splits, spec.eval_split} <= set(spec.counts)
+@every_source
+def test_splits(spec: DatasetSpec) -> None:
+    assert spec.counts == COUNTS[spec.name, spec.source]
+    assert {*spec.train_splits, spec.eval_split} <= set(spec.labelled)
     assert spec.eval_split not in spec.train_splits
-    assert spec.licence
+    assert spec.unlabelled == (("test",) if spec.name == "cityscapes" else ())
+
+
+@every_source
+def test_archives(spec: DatasetSpec) -> None:
+    assert re.search("https?://", spec.licence)  # where the terms are that a user accepts
+    assert len({archive.name for archive in spec.archives}) == len(spec.archives)
     for archive in spec.archives:
-        re.compile(archive.members)
         re.compile(archive.strip)
-        assert archive.page
-        assert set(archive.digests) <= {"sha256", "sha1", "md5"}
+        wanted = re.compile(archive.members)
+        assert not any(wanted.fullmatch(name) for name in ("README", "license.txt") if archive.members != ".*")
+        assert archive.page.startswith(("http://", "https://"))
+        assert archive.urls
+        assert all(re.fullmatch(r"https?://\S+", url) for url in archive.urls)
+        assert (archive.login is not None) == (spec.name == "cityscapes")
+        assert archive.size or archive.about or archive.name == "trainval_merged.json"  # of which no size is published
+        assert archive.unpacked or archive.name == "trainval_merged.json"
         lengths = {"sha256": 64, "sha1": 40, "md5": 32}
         assert all(re.fullmatch(f"[0-9a-f]{{{lengths[key]}}}", value) for key, value in archive.digests.items())
+    checked = {archive.name for archive in spec.archives if archive.digests} | ({"tree"} if spec.tree_sha256 else set())
+    unchecked = {"cocostuff-10k-v1.1.zip", "trainval.tar.gz", "701_StillsRaw_full.zip", "LabeledApproved_full.zip"}
+    assert checked or {archive.name for archive in spec.archives} <= unchecked  # none is published for these
+
+
+@every_source
+def test_lookalikes_are_told_from_the_archives(spec: DatasetSpec) -> None:
+    strangers = {
+        "ade20k": [
+            "ADE20K_2016_07_26.zip",
+            "ADE20K_2021_17_01.zip",
+            "ADE20K_2016_07_26/images/training/a/abbey/ADE_train_00000970.jpg",
+            "ADE20K_2021_17_01/index_ade20k.pkl",
+            "full_data/images/validation/c/castle/ADE_val_00000001_seg.png",
+        ],
+        "coco_stuff10k": [
+            "cocostuff-10k-v1.0.zip",
+            "cocostuff-10k-data-v1.0.zip",
+            "stuffthingmaps_trainval2017.zip",
+            "train2017/000000000009.png",
+        ],
+        "pascal_context": ["Annotations_Part/2008_000003.mat"] if spec.source == "mat" else [],
+    }.get(spec.name, [])
+    for stranger in strangers:
+        assert any(re.match(lookalike.pattern, stranger) for lookalike in spec.lookalikes), stranger
+    own = [archive.name for archive in spec.archives] + [
+        "ADEChallengeData2016/images/training/ADE_train_00000001.jpg",
+        "images/COCO_train2014_000000000009.jpg",
+        "trainval/2008_000002.mat",
+        "labels.txt",
+    ]
+    for lookalike in spec.lookalikes:
+        assert not any(re.match(lookalike.pattern, name) for name in own)
+        assert any(archive.name in lookalike.what for archive in spec.archives)  # which one is meant instead
 
 
 @every_dataset
@@ -102,22 +131,27 @@ def test_the_miniature_uses_real_ids(name: str) -> None:
     assert set(spec.counts) <= set(miniature.splits)
 
 
-@every_dataset
-def test_the_file_says_what_it_is(name: str) -> None:
-    module = sys.modules[load_spec(name).index.__module__]
+@every_source
+def test_the_file_says_what_it_is(spec: DatasetSpec) -> None:
+    module = sys.modules[spec.index.__module__]
     assert module.__doc__
     assert len(module.__doc__.splitlines()) >= 3
+    assert len(spec.sources) == 1 or f"``{spec.source}``" in module.__doc__
 
 
 def test_import_is_cheap() -> None:
     code = (
-        "import sys; from gald.datasets import load_spec, names; [load_spec(n).train_ids() for n in names()]; "
+        "import sys; from gald.datasets import load_spec, names; "
+        "[spec.train_ids() for n in names() for spec in load_spec(n).sources.values()]; "
         "print({'torch', 'numpy', 'scipy', 'PIL'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
-def test_a_misspelt_name_gets_help() -> None:
+def test_a_misspelt_name_or_source_gets_help() -> None:
     with pytest.raises(DatasetError, match="did you mean 'camvid'"):
         load_spec("camvit")
+    with pytest.raises(DatasetError, match=r"pascal_context has no source 'mats'; .*'mat'"):
+        load_spec("pascal_context", "mats")
+    assert load_spec("pascal_context") is pascal_module.SPEC
