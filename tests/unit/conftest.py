@@ -17,7 +17,7 @@ from gald.prepare.index import render
 REPOSITORY = Path(__file__).parents[2]
 CLASSES = ["sky", "road", "car", "tree"]
 PALETTE = [[70, 130, 180], [128, 64, 128], [0, 0, 142], [107, 142, 35]]
-EDITION, DATASET = "mini", "camvid"
+EDITION, DATASET, SOURCE = "mini", "camvid", "segnet"
 
 
 def scene(rng: np.random.Generator, size: tuple[int, int] = (48, 64)) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +66,7 @@ def manifest(
     return {
         "edition": EDITION,
         "dataset": DATASET,
-        "source": "drawn",
+        "source": SOURCE,
         "about_source": "scenes drawn for a test",
         "converter": CONVERTER,
         "raw_sha256": "0" * 64,
@@ -124,7 +124,7 @@ def run_params(**changes: dict[str, Any]) -> dict[str, Any]:
         "evaluate": {"split": "test", "boundary_width": 2, "gallery": 2},
     }
     sections = {key: base[key] | small[key] | changes.get(key, {}) for key in small}
-    return {"edition": EDITION, "dataset": DATASET, **sections}
+    return {"edition": EDITION, "dataset": DATASET, "source": SOURCE, **sections}
 
 
 @pytest.fixture
