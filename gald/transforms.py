@@ -1,8 +1,8 @@
-"""Joint transforms of image and mask, as a function of (seed, iteration, position in the batch) and nothing else.
+"""Joint transforms of image and mask, as a function of (seed, iteration, sample) and nothing else.
 
 All randomness of a sample is drawn at once (`draw`), in an order that no option changes; applying it (`augment`) is
-pure. So a batch is the same whichever worker makes it, and a resumed run sees what an unbroken one would have seen.
-Image and mask share every geometric decision; masks move by nearest neighbour, and what lies outside is ignored.
+pure. The crop comes before the resize: a window of the source is cut out and resized to its place in the crop, so only
+pixels that are shown are read, and never more than once. What lies outside of the source is padding, and ignored.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image
+from torch.nn import functional
 
 from gald.datasets import IGNORE_INDEX
 from gald.params import TrainParams
+from gald.photometric import Changes, distort
 
 PADDING_COLOUR = (124, 116, 104)  # mean colour of ImageNet, so that padding is close to zero once normalised
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # luma of ITU-R BT.601, as PIL has it
+CROPS_TRIED = 10  # at most, where `max_class_ratio` bounds the share of one class
 _AUGMENTATION_STREAM = 1
 
 Pixels = NDArray[np.uint8]
@@ -25,7 +27,10 @@ Size = tuple[int, int]
 
 
 class Draws(NamedTuple):
-    """Uniform random numbers in [0, 1), one for each decision about a sample."""
+    """Uniform random numbers in [0, 1), one for each decision about a sample.
+
+    `others` holds (top, left) of the further crops that `max_class_ratio` may ask for.
+    """
 
     scale: float
     top: float
@@ -34,18 +39,42 @@ class Draws(NamedTuple):
     brightness: float
     contrast: float
     saturation: float
+    hue: float
+    others: tuple[tuple[float, float], ...]
 
 
-class Window(NamedTuple):
-    """Rectangle of pixels, upper bounds excluded; `augment` lets it reach beyond the image, where padding lies."""
+class Span(NamedTuple):
+    """One axis of a crop: which pixels of the source are shown, and where in the crop.
 
-    top: int
-    left: int
-    bottom: int
-    right: int
+    Attributes
+    ----------
+    start, length : int
+        First pixel and number of pixels of the source.
+    place, shown : int
+        First pixel and number of pixels of the crop that they become; the rest of the crop is padding.
+    """
+
+    start: int
+    length: int
+    place: int
+    shown: int
+
+    @property
+    def window(self) -> slice:
+        """Part of the source."""
+        return slice(self.start, self.start + self.length)
+
+    @property
+    def inside(self) -> slice:
+        """Part of the crop."""
+        return slice(self.place, self.place + self.shown)
+
+    def flipped(self, crop: int) -> Span:
+        """Show the same pixels in a crop of that many pixels that is seen in a mirror."""
+        return self._replace(place=crop - self.place - self.shown)
 
 
-def draw(seed: int, iteration: int, position: int) -> Draws:
+def draw(seed: int, iteration: int, index: int) -> Draws:
     """Draw the random numbers of one sample.
 
     Parameters
@@ -54,98 +83,128 @@ def draw(seed: int, iteration: int, position: int) -> Draws:
         Seed of the run, not negative.
     iteration : int
         Iteration, from 0.
-    position : int
-        Place in the batch, from 0.
+    index : int
+        Which sample of the split, from 0.
 
     Examples
     --------
     >>> draw(0, 7, 3) == draw(0, 7, 3), draw(0, 7, 3) == draw(0, 7, 4)
     (True, False)
     """
-    generator = np.random.default_rng((seed, _AUGMENTATION_STREAM, iteration, position))
-    return Draws(*generator.random(len(Draws._fields)).tolist())
+    single = len(Draws._fields) - 1
+    generator = np.random.default_rng((seed, _AUGMENTATION_STREAM, iteration, index))
+    numbers = generator.random(single + 2 * (CROPS_TRIED - 1)).tolist()
+    others = tuple(zip(numbers[single::2], numbers[single + 1 :: 2], strict=True))
+    return Draws._make((*numbers[:single], others))
 
 
-def augment(image: Pixels, mask: Pixels, draws: Draws, params: TrainParams) -> tuple[Pixels, Pixels]:
-    """Resize, scale, crop, flip and recolour one sample.
+def augment(
+    image: Pixels, mask: Pixels, draws: Draws, params: TrainParams, *, out: tuple[Pixels, Pixels] | None = None
+) -> tuple[Pixels, Pixels]:
+    """Scale, crop, flip and recolour one sample, in this order.
 
-    The resize to `params.image_size` and the random scale are one interpolation, and only the pixels that the crop
-    shows are computed. Where the scaled sample is smaller than the crop, it lies at a random place within it.
+    The resize to `params.image_size` and the random scale are one interpolation of the window that is shown; a window
+    of the size of its place is copied. Where the scaled sample is smaller than the crop, it lies at a random place
+    within it. Padding keeps its colour: `photometric` changes what is shown of the image.
 
     Parameters
     ----------
     image : uint8 array (H, W, 3)
-        RGB image.
+        RGB image; a view of a file mapped into memory is read where the window lies, and nowhere else.
     mask : uint8 array (H, W)
         Train ids, 255 where ignored.
     draws : Draws
         Random numbers of the sample.
     params : TrainParams
-        `image_size`, `scale_range`, `crop_size`, `flip` and `color_jitter` are used.
+        `image_size`, `scale_range`, `crop_size`, `flip`, `photometric` and `max_class_ratio` are used.
+    out : tuple of uint8 arrays, optional
+        Where to write the crops, for example their places in a batch.
 
     Returns
     -------
     tuple of uint8 arrays (crop height, crop width, 3) and (crop height, crop width)
         Crop of the image and of the mask; padding has the mean colour of ImageNet and is ignored.
     """
-    crop_height, crop_width = params.crop_size
-    height, width = scaled_size(params.image_size or (mask.shape[0], mask.shape[1]), params.scale_range, draws.scale)
-    top = _offset(draws.top, height - crop_height)
-    left = _offset(draws.left, width - crop_width)
-    shown = Window(max(top, 0), max(left, 0), min(top + crop_height, height), min(left + crop_width, width))
-    inside = np.s_[shown.top - top : shown.bottom - top, shown.left - left : shown.right - left]
-
-    image_crop = np.full((crop_height, crop_width, 3), PADDING_COLOUR, np.uint8)
-    mask_crop = np.full((crop_height, crop_width), IGNORE_INDEX, np.uint8)
-    image_crop[inside] = jitter(resize_image(image, (height, width), shown), draws, params.color_jitter)
-    mask_crop[inside] = resize_mask(mask, (height, width), shown)
+    size = params.crop_size
+    image_crop, mask_crop = out or (np.empty((*size, 3), np.uint8), np.empty(size, np.uint8))
+    rows, columns, mask_shown = _shown(mask, draws, params)
+    image_shown = resize_image(image[rows.window, columns.window], (rows.shown, columns.shown))
     if params.flip and draws.flip < 0.5:
-        return image_crop[:, ::-1], mask_crop[:, ::-1]
+        columns = columns.flipped(size[1])
+        image_shown, mask_shown = _mirrored(image_shown), _mirrored(mask_shown)
+    if (rows.shown, columns.shown) != size:
+        image_crop[:], mask_crop[:] = PADDING_COLOUR, IGNORE_INDEX
+    image_crop[rows.inside, columns.inside] = image_shown
+    mask_crop[rows.inside, columns.inside] = mask_shown
+    distort(image_crop[rows.inside, columns.inside], _changes(draws, params))
     return image_crop, mask_crop
 
 
-def scaled_size(size: Size, scale_range: tuple[float, float], uniform: float) -> Size:
-    """Size (height, width) after a scale drawn uniformly from `scale_range`.
+def span(source: int, scaled: int, crop: int, uniform: float) -> Span:
+    """Choose what a crop shows of one axis.
+
+    Parameters
+    ----------
+    source : int
+        Pixels of the source.
+    scaled : int
+        Pixels that the whole source would have after scaling.
+    crop : int
+        Pixels of the crop.
+    uniform : float
+        Random number in [0, 1): which of the possible places.
 
     Examples
     --------
-    >>> scaled_size((100, 200), (0.5, 2.0), 0.5)
-    (125, 250)
+    >>> span(source=100, scaled=200, crop=50, uniform=0.5)
+    Span(start=38, length=25, place=0, shown=50)
+    >>> span(source=100, scaled=40, crop=50, uniform=0.5)
+    Span(start=0, length=100, place=5, shown=40)
     """
-    low, high = scale_range
-    scale = low + (high - low) * uniform
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    if scaled <= crop:
+        return Span(0, source, int(uniform * (crop - scaled + 1)), scaled)
+    length = max(1, round(crop * source / scaled))
+    return Span(int(uniform * (source - length + 1)), length, 0, crop)
 
 
-def resize_image(image: Pixels, size: Size, window: Window | None = None) -> Pixels:
-    """Resize an image bilinearly, with antialiasing when it shrinks, and return a window of the result.
+def resize_image(image: Pixels, size: Size) -> Pixels:
+    """Resize an image bilinearly, with antialiasing when it shrinks.
 
     Parameters
     ----------
     image : uint8 array (H, W, 3)
         RGB image.
     size : (int, int)
-        Height and width of the whole result.
-    window : Window, optional
-        Part of the result to compute; all of it by default.
+        Height and width of the result.
 
     Returns
     -------
-    uint8 array (window height, window width, 3)
-        The same values as resizing everything and cutting the window out would give.
+    uint8 array (height, width, 3)
+        What torchvision's ``resize`` gives, to the bit; the image itself where it has that size.
     """
-    window = window or Window(0, 0, *size)
     if size == image.shape[:2]:
-        return image[window.top : window.bottom, window.left : window.right]
-    first_row, last_row, top, bottom = _source_span(window.top, window.bottom, image.shape[0], size[0])
-    first_column, last_column, left, right = _source_span(window.left, window.right, image.shape[1], size[1])
-    patch = Image.fromarray(np.ascontiguousarray(image[first_row:last_row, first_column:last_column]))
-    shape = (window.right - window.left, window.bottom - window.top)
-    return np.asarray(patch.resize(shape, Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
+        return image
+    # One copy of the window, which torch would make itself, but more slowly. The shape, batch included, tells torch
+    # that the memory is in channels-last order, and so it returns the result.
+    pixels = torch.from_numpy(np.array(image)).view(1, *image.shape).permute(0, 3, 1, 2)
+    resized = functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+    return np.asarray(resized.permute(0, 2, 3, 1)[0].numpy())
 
 
-def resize_mask(mask: Pixels, size: Size, window: Window | None = None) -> Pixels:
-    """Resize a mask by nearest neighbour and return a window of the result; see `resize_image`.
+def resize_mask(mask: Pixels, size: Size) -> Pixels:
+    """Resize a mask by nearest neighbour: each pixel of the result takes the source pixel that its centre falls into.
+
+    Parameters
+    ----------
+    mask : uint8 array (H, W)
+        Train ids.
+    size : (int, int)
+        Height and width of the result.
+
+    Returns
+    -------
+    uint8 array (height, width)
+        What torchvision's ``NEAREST_EXACT`` gives; the mask itself where it has that size.
 
     Examples
     --------
@@ -153,61 +212,71 @@ def resize_mask(mask: Pixels, size: Size, window: Window | None = None) -> Pixel
     array([[  0,   0, 255, 255],
            [  2,   2,   3,   3]], dtype=uint8)
     """
-    window = window or Window(0, 0, *size)
     if size == mask.shape:
-        return mask[window.top : window.bottom, window.left : window.right]
-    rows = _nearest(window.top, window.bottom, mask.shape[0], size[0])
-    columns = _nearest(window.left, window.right, mask.shape[1], size[1])
-    return np.asarray(mask[rows[:, None], columns])
+        return mask
+    rows, columns = nearest(mask.shape[0], size[0]), nearest(mask.shape[1], size[1])
+    if size[0] < mask.shape[0]:  # the cheaper order: the second step has the rows of the first
+        return np.asarray(mask.take(rows, axis=0).take(columns, axis=1))
+    return np.asarray(mask.take(columns, axis=1).take(rows, axis=0))
 
 
-def jitter(image: Pixels, draws: Draws, strength: float) -> Pixels:
-    """Change brightness, contrast and saturation by factors drawn from [1 - strength, 1 + strength].
+def nearest(source: int, result: int) -> NDArray[np.intp]:
+    """Source pixel under the centre of each of the result's pixels.
 
-    Parameters
-    ----------
-    image : uint8 array (H, W, 3)
-        RGB image.
-    draws : Draws
-        `brightness`, `contrast` and `saturation` are used.
-    strength : float
-        Largest relative change, in [0, 1]; at 0 the image is returned as it is.
+    In torch's own arithmetic, float32: of two source pixels that are equally near, it takes the same one.
 
-    Returns
-    -------
-    uint8 array (H, W, 3)
-        Contrast is about the mean grey of the image, saturation about each pixel's own grey.
+    Examples
+    --------
+    >>> nearest(4, 6).tolist()
+    [0, 1, 1, 2, 3, 3]
     """
-    if strength == 0:
-        return image
-    brightness, contrast, saturation = (
-        np.float32(1 + strength * (2 * uniform - 1)) for uniform in (draws.brightness, draws.contrast, draws.saturation)
+    centres = (np.arange(result, dtype=np.float32) + np.float32(0.5)) * (np.float32(source) / np.float32(result))
+    return np.minimum(centres.astype(np.intp), source - 1)
+
+
+def is_balanced(mask: Pixels, max_ratio: float) -> bool:
+    """Tell whether a mask shows several classes, none of which has more than a ratio of the pixels not ignored.
+
+    mmsegmentation's rule for ``cat_max_ratio``, except that there a share of exactly the ratio is too much.
+
+    Examples
+    --------
+    >>> is_balanced(np.array([[0, 0, 0, 1, 255, 255]], np.uint8), 0.75)
+    True
+    >>> is_balanced(np.array([[0, 0, 0, 0, 255, 255]], np.uint8), 0.75)
+    False
+    """
+    counts = np.bincount(mask.ravel(), minlength=256)[:IGNORE_INDEX]
+    return bool(np.count_nonzero(counts) > 1 and counts.max() <= max_ratio * counts.sum())
+
+
+def _shown(mask: Pixels, draws: Draws, params: TrainParams) -> tuple[Span, Span, Pixels]:
+    """Rows, columns and resized mask of the first crop that is balanced enough, or of the last one."""
+    low, high = params.scale_range
+    scale = low + (high - low) * draws.scale
+    base = params.image_size or (mask.shape[0], mask.shape[1])
+    height, width = (max(1, round(length * scale)) for length in base)
+    crop_height, crop_width = params.crop_size
+    for top, left in ((draws.top, draws.left), *draws.others):
+        rows = span(mask.shape[0], height, crop_height, top)
+        columns = span(mask.shape[1], width, crop_width, left)
+        resized = resize_mask(mask[rows.window, columns.window], (rows.shown, columns.shown))
+        if params.max_class_ratio == 1 or is_balanced(resized, params.max_class_ratio):
+            break
+    return rows, columns, resized
+
+
+def _mirrored(pixels: Pixels) -> Pixels:
+    # NumPy moves the bytes of a mirrored image one by one, which takes longer than the resize.
+    writable = pixels if pixels.flags.writeable else pixels.copy()
+    return np.asarray(torch.from_numpy(writable).flip(1).numpy())
+
+
+def _changes(draws: Draws, params: TrainParams) -> Changes:
+    most = params.photometric
+    return Changes(
+        brightness=1 + most.brightness * (2 * draws.brightness - 1),
+        contrast=1 + most.contrast * (2 * draws.contrast - 1),
+        saturation=1 + most.saturation * (2 * draws.saturation - 1),
+        hue=most.hue * (2 * draws.hue - 1),
     )
-    colours = image.astype(np.float32)
-    # No BLAS product: it may use several threads, and then sum in another order.
-    grey = _GREY[0] * colours[..., 0] + _GREY[1] * colours[..., 1] + _GREY[2] * colours[..., 2]
-    mean = np.float32(grey.mean(dtype=np.float64))
-    colours = grey[..., None] + saturation * (colours - grey[..., None])
-    colours = brightness * (mean + contrast * (colours - mean))
-    return np.asarray(np.clip(np.rint(colours), 0, 255).astype(np.uint8))
-
-
-def _offset(uniform: float, free: int) -> int:
-    """Start of the crop in the scaled sample; negative where the sample is the smaller one and is padded."""
-    sign = 1 if free >= 0 else -1
-    return sign * int(uniform * (abs(free) + 1))
-
-
-def _source_span(start: int, stop: int, source: int, result: int) -> tuple[int, int, float, float]:
-    """Source pixels that the result's pixels [start, stop) need, and where those lie within them."""
-    step = source / result
-    reach = max(1.0, step) + 1  # of the triangle filter on either side, and one for rounding
-    first = max(0, int(start * step - reach))
-    last = min(source, int(stop * step + reach) + 1)
-    return first, last, start * step - first, min(stop * step - first, last - first)
-
-
-def _nearest(start: int, stop: int, source: int, result: int) -> NDArray[np.intp]:
-    """Source pixel below the centre of each of the result's pixels [start, stop)."""
-    centres = (2 * np.arange(start, stop) + 1) * source // (2 * result)
-    return centres.astype(np.intp)
