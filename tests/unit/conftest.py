@@ -11,7 +11,6 @@ from PIL import Image
 
 from gald import files, paths
 from gald.params import Run, RunParams, read_yaml
-from gald.prepare import CONVERTER
 from gald.prepare.index import render
 
 REPOSITORY = Path(__file__).parents[2]
@@ -68,7 +67,7 @@ def manifest(
         "dataset": DATASET,
         "source": SOURCE,
         "about_source": "scenes drawn for a test",
-        "converter": CONVERTER,
+        "converter": 1,
         "raw_sha256": "0" * 64,
         "archives": [],
         "classes": CLASSES,
