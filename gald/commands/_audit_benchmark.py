@@ -18,7 +18,7 @@ from gald.prepare.index import FIELDS
 _KEYS = (
     *("edition", "dataset", "source", "about_source", "converter", "raw_sha256", "archives", "classes", "palette"),
     *("ignore_index", "splits", "pixel_counts", "ignored_pixels", "ignored_by_name", "all_ignored", "converted"),
-    *("on_error", "skipped"),
+    "skipped",
 )
 
 

@@ -25,7 +25,7 @@ LOG = logging.getLogger("gald")
 _MOST_NAMED = 20  # of a long list
 _MOST_PAIRS = 40  # near pairs named for each two splits
 _PICTURED = 6  # near pairs, and repeated images, that are shown
-_OPEN_CLASSES = 25  # more are folded
+_OPEN_CLASSES = 25  # more are folded, and so are longer lists of absent ones
 
 
 def audit(edition: str, dataset: str) -> Path:
@@ -91,7 +91,6 @@ def _facts(benchmark: Benchmark) -> Iterable[tuple[str, str]]:
         f"drawn here, free of rights (the real one: {spec.licence})" if benchmark.miniature else spec.licence,
     )
     yield "Classes", f"{len(manifest['classes'])}, ignored pixels are {manifest['ignore_index']}"
-    yield "Samples that fail", "are skipped and named" if manifest["on_error"] == "skip" else "end the conversion"
     yield "Converter", f"version {manifest['converter']}"
     yield "Digest of the raw files", manifest["raw_sha256"][:16]
 
@@ -104,7 +103,6 @@ def _archives(benchmark: Benchmark) -> Iterable[dict[str, str]]:
 
 def _classes(benchmark: Benchmark) -> dict[str, Any]:
     rows = counts.class_rows(benchmark)
-    absent = counts.absent_classes(benchmark)
     return {
         "classes": rows[:_OPEN_CLASSES],
         "more_classes": rows[_OPEN_CLASSES:],
@@ -113,8 +111,9 @@ def _classes(benchmark: Benchmark) -> dict[str, Any]:
                 "splits": " and ".join(splits),
                 "count": count_of(len(names), "class", "classes"),
                 "names": ", ".join(names),
+                "folded": len(names) > _OPEN_CLASSES,
             }
-            for splits, names in absent.items()
+            for splits, names in counts.absent_classes(benchmark).items()
         ],
     }
 

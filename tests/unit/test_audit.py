@@ -1,0 +1,414 @@
+import hashlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from gald import files, paths
+from gald.commands import _audit_duplicates as duplicates
+from gald.commands._audit_pictures import overlay
+from gald.commands.audit import audit
+from gald.errors import DatasetError
+from gald.prepare.index import render
+
+CLASSES, PALETTE = ["sky", "road", "car"], [[70, 130, 180], [128, 64, 128], [0, 0, 142]]
+
+
+class Made(NamedTuple):
+    """One sample to be written."""
+
+    id: str
+    image: np.ndarray
+    mask: np.ndarray | None
+    dhash: str
+
+
+def made(name: str, seed: int, rows: Sequence[int] | None = (0, 0, 1, 255), width: int = 6, dhash: str = "") -> Made:
+    """One sample whose mask has one value for each row."""
+    rng = np.random.default_rng(seed)
+    height = 4 if rows is None else len(rows)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    mask = None if rows is None else np.repeat(np.array(rows, np.uint8)[:, None], width, axis=1)
+    return Made(name, image, mask, dhash or rng.bytes(8).hex())
+
+
+def digest(pixels: np.ndarray) -> str:
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
+
+
+def write(
+    edition: str, samples: dict[str, list[Made]], published: dict[str, int] | None = None, **changes: Any
+) -> Path:
+    """Write a prepared CamVid of three classes, with the keys that the prepare stage writes."""
+    folder = paths.prepared(edition, "camvid")
+    splits, counts, ignored, by_name, empty = {}, {}, {}, {}, {}
+    for split, some in samples.items():
+        rows, total = [], np.zeros(256, np.int64)
+        empty[split] = [sample.id for sample in some if sample.mask is not None and (sample.mask == 255).all()]
+        for number, sample in enumerate(some):
+            row: dict[str, Any] = {"id": sample.id, "dhash": sample.dhash, "mask": "", "mask_sha256": ""}
+            row |= {"height": sample.image.shape[0], "width": sample.image.shape[1]}
+            for kind, pixels in (("image", sample.image), ("mask", sample.mask)):
+                if pixels is not None:
+                    row |= {kind: f"{kind}s/{split}/{number}.png", f"{kind}_sha256": digest(pixels)}
+                    (folder / row[kind]).parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(pixels).save(folder / row[kind])
+            if sample.mask is not None:
+                total += np.bincount(sample.mask.ravel(), minlength=256)
+            rows.append(row)
+        files.write_text(folder / f"{split}.csv", render(rows))
+        splits[split] = {
+            "count": len(rows),
+            "published": (published or {}).get(split),
+            "labelled": all(sample.mask is not None for sample in some),
+            "index": f"{split}.csv",
+            "sha256": files.sha256(folder / f"{split}.csv"),
+        }
+        counts[split], ignored[split] = total[:3].tolist(), int(total[255])
+        by_name[split] = {"Void": int(total[255])} if total[255] else {}
+    manifest: dict[str, Any] = {
+        "edition": edition,
+        "dataset": "camvid",
+        "source": "segnet",
+        "about_source": "masks of a tutorial",
+        "converter": 2,
+        "raw_sha256": "ab" * 32,
+        "archives": [{"name": "camvid.zip", "sha256": "cd" * 32, "bytes": 12345}],
+        "classes": CLASSES,
+        "palette": PALETTE,
+        "ignore_index": 255,
+        "splits": splits,
+        "pixel_counts": counts,
+        "ignored_pixels": ignored,
+        "ignored_by_name": by_name,
+        "all_ignored": empty,
+        "converted": {},
+        "on_error": "stop",
+        "skipped": {split: [] for split in samples},
+    }
+    files.write_json(folder / "manifest.json", manifest | changes)
+    return folder
+
+
+class Page(HTMLParser):
+    """Words of a page, and the rows of its tables, by section."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.words: dict[str, str] = {}
+        self.tags: set[str] = set()
+        self._section, self._hidden, self._cell = "", False, False
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self._hidden = tag == "style"
+        if tag == "section":
+            self._section = dict(attrs).get("id") or "facts"
+        elif tag == "tr":
+            self.tables.setdefault(self._section, []).append([])
+        elif tag in ("td", "th"):
+            self.tables[self._section][-1].append("")
+            self._cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self._cell = self._cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self._hidden:
+            return
+        self.words[self._section] = " ".join((self.words.get(self._section, "") + " " + data).split())
+        if self._cell:
+            row = self.tables[self._section][-1]
+            row[-1] = (row[-1] + data).strip()
+
+    @property
+    def verdict(self) -> str:
+        return self.words[""].partition("Converted and skipped ")[2]
+
+
+@pytest.fixture
+def write_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Page]:
+    """Write a prepared folder, audit it, and read the page."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(edition: str, *args: Any, **changes: Any) -> Page:
+        write(edition, *args, **changes)
+        return Page(audit(edition, "camvid"))
+
+    return make
+
+
+def two_splits() -> dict[str, list[Made]]:
+    return {
+        "train": [made("a", 1), made("b", 2, (0, 0, 0, 1)), made("c", 3, (255, 255), width=10)],
+        "val": [made("d", 4, (2, 1, 1, 1))],
+    }
+
+
+def test_counts_and_shares_are_those_counted_by_hand(write_page: Callable[..., Page]) -> None:
+    page = write_page("full", two_splits(), {"train": 5, "val": 1})
+    # train: 24 + 24 + 20 pixels, of them 6 + 20 ignored; labelled 42: sky 30, road 12. val: 24: car 6, road 18.
+    assert page.tables["splits"][1:] == [
+        ["train", "3", "5", "−2", "0", "published", "68", "38.2"],  # noqa: RUF001 - a minus sign
+        ["val", "1", "1", "0", "0", "published", "24", "0"],
+    ]
+    assert page.tables["classes"][1:] == [
+        ["1", "road", "28.6", "75.0"],
+        ["0", "sky", "71.4", "absent"],
+        ["2", "car", "absent", "25.0"],
+    ]
+    assert page.tables["ignored"][1:] == [["Void", "38.2", "0"]]
+    assert "Nothing but ignored pixels in train: c ." in page.words["ignored"]
+    assert page.tables["sizes"][2:4] == [
+        ["train", "2", "6", "6", "10", "2", "4", "4"],
+        ["val", "1", "6", "6", "6", "4", "4", "4"],
+    ]
+    assert page.tables["sizes"][5:] == [["6 × 4", "3 (75.0 %)"], ["10 × 2", "1 (25.0 %)"]]  # noqa: RUF001
+    assert page.verdict == (
+        "Not complete. train holds 3 samples, 2 fewer than the 5 published. 1 sample with nothing but ignored pixels. "
+        "1 class never occurs in train. 1 class never occurs in val. "
+        "As it should be: no duplicates across splits, nothing skipped."
+    )
+
+
+def test_class_that_no_split_holds_is_named_once(write_page: Callable[..., Page]) -> None:
+    page = write_page("mini", {"train": [made("a", 1)], "val": [made("b", 2)]})
+    assert [row[1] for row in page.tables["classes"][1:]] == ["sky", "road"]
+    assert "1 class never in train and val: car" in page.words["classes"]
+
+
+def test_whole_benchmark_is_complete(write_page: Callable[..., Page]) -> None:
+    samples = {"train": [made("a", 1, (0, 1, 2))], "val": [made("b", 2, (0, 1, 2))]}
+    page = write_page("full", samples, {"train": 1, "val": 1})
+    assert page.verdict == "Complete: counts as published, no duplicates across splits, nothing skipped."
+    assert "the real one" in page.words["facts"]
+    assert "miniature" not in page.words[""]
+
+
+def test_miniature_has_no_published_counts(write_page: Callable[..., Page]) -> None:
+    page = write_page("mini", {"train": [made("a", 1, (0, 1, 2))], "val": [made("b", 2, (0, 1, 2))]})
+    assert page.tables["splits"][1][2:4] == ["not applicable", "not applicable"]
+    assert page.verdict == (
+        "Complete: no duplicates across splits, nothing skipped; a miniature has no published counts."
+    )
+    assert "CamVid, miniature" in page.words[""]
+    assert "drawn here, free of rights" in page.words["facts"]
+
+
+def test_provenance_is_told(write_page: Callable[..., Page]) -> None:
+    words = write_page("full", two_splits()).words["facts"]
+    assert "segnet: masks of a tutorial" in words
+    assert "Converter version 2" in words
+    assert "abababababababab" in words
+    assert "camvid.zip 12,345 bytes, sha256 cdcdcdcdcdcdcdcd" in words
+    assert "CC BY-NC 4.0" in words
+
+
+def test_skipped_and_converted_are_named(write_page: Callable[..., Page]) -> None:
+    names = [f"train/x{number}" for number in range(30)]
+    page = write_page(
+        "full",
+        two_splits(),
+        {"train": 4, "val": 1},
+        converted={"grayscale": {"count": 1200, "samples": names}, "cmyk": {"count": 1, "samples": ["val/y"]}},
+        skipped={"train": [{"id": "broken", "problem": "unreadable mask (truncated)"}], "val": []},
+    )
+    shown = ", ".join(names[:20]) + " and 1,180 more"
+    assert page.tables["oddities"] == [
+        ["Kind", "Images", "Samples"],
+        ["grayscale", "1,200", shown],
+        ["cmyk", "1", "val/y"],
+        ["Split", "Sample", "Problem"],
+        ["train", "broken", "unreadable mask (truncated)"],
+    ]
+    assert page.tables["splits"][1][4] == "1"
+    assert "1 sample skipped as unreadable or not as promised (train 1)." in page.verdict
+
+
+def test_repeated_images_are_found(write_page: Callable[..., Page]) -> None:
+    again = made("again", 1, (0, 0, 1, 1))
+    samples = {
+        "train": [made("a", 1), made("b", 2), made("b2", 2)],
+        "val": [again._replace(dhash=made("a", 1).dhash), made("c", 5)],
+    }
+    page = write_page("mini", samples)
+    assert page.tables["duplicates"][1:3] == [
+        ["across splits", "train: a, val: again", "differ"],
+        ["within a split", "train: b, train: b2", "the same"],
+    ]
+    assert page.tables["duplicates"][4] == ["train and val", "0"]  # the same pixels are told once, not as near too
+    assert page.verdict.startswith(
+        "Complete, with something to look at. 1 image occurs in more than one split. "
+        "1 image occurs more than once within a split. 1 repeated image with masks that differ."
+    )
+
+
+def test_near_pairs_are_found_across_splits_alone(write_page: Callable[..., Page]) -> None:
+    samples = {
+        "train": [made("a", 1, dhash="00000000000000ff"), made("a2", 2, dhash="00000000000000fe")],
+        "val": [made("b", 3, dhash="0000000000000f0f"), made("c", 4, dhash="00000000000000f0")],
+        "test": [made("d", 5, dhash="0" * 16), made("e", 6, dhash="f" * 16)],
+    }
+    page = write_page("mini", samples)
+    # f0 differs from ff in 4 bits and from fe in 3; 0f0f from ff in 8; flat hashes count nowhere
+    assert page.tables["duplicates"] == [
+        ["Splits", "Near pairs"],
+        ["train and val", "2"],
+        ["train and test", "0"],
+        ["val and test", "0"],
+        ["Bits", "First", "Second"],
+        ["3", "train: a2", "val: c"],
+        ["4", "train: a", "val: c"],
+    ]
+    assert "test: 2 left out of this search" in page.words["duplicates"]
+    assert "a hint, not a proof" in page.words["duplicates"]
+    assert "2 near pairs across splits: 2 of train and val." in page.verdict
+    assert page.verdict.startswith("Complete: no duplicates across splits")
+
+
+hashes = st.lists(
+    st.integers(0, 63).flatmap(lambda bit: st.sampled_from([0, 1 << bit, 0xF0F << (bit % 50)])), max_size=9
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(hashes, hashes, st.lists(st.integers(0, 2**64 - 1), max_size=5), st.integers(1, 4))
+def test_near_search_misses_nothing(first: list[int], second: list[int], more: list[int], block: int) -> None:
+    first, second = first + more, second + [value ^ 0b1011 for value in more]
+    same = [str(number % 3) for number in range(len(first))], [str(number % 2) for number in range(len(second))]
+    expected = sorted(
+        ((a ^ b).bit_count(), i, j)
+        for i, a in enumerate(first)
+        for j, b in enumerate(second)
+        if (a ^ b).bit_count() <= duplicates.THRESHOLD and same[0][i] != same[1][j]
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "_BLOCK", block * max(1, len(second)))
+        arguments = (
+            np.array(first, np.uint64),
+            np.array(second, np.uint64),
+            (np.array(same[0], "U64"), np.array(same[1], "U64")),
+        )
+        assert duplicates.compare(*arguments, most=1000) == (len(expected), expected)
+        assert duplicates.compare(*arguments, most=2) == (len(expected), expected[:2])
+
+
+def test_split_without_labels_is_shown_without_masks(write_page: Callable[..., Page]) -> None:
+    samples = {"train": [made("a", 1, (0, 1, 2))], "test": [made("u", 7, None)]}
+    page = write_page("mini", samples)
+    assert page.tables["splits"][2][5:] == ["not published", "24", "–"]  # noqa: RUF001 - the dash of an empty cell
+    assert page.tables["classes"][0] == ["Id", "Class", "train (% of labelled pixels)"]
+    assert "test u 6 × 4, no labels published" in page.words["pictures"]  # noqa: RUF001
+    assert "mask of a" in page.source
+    assert "mask of u" not in page.source
+    assert page.verdict.startswith("Complete")
+
+
+def test_counts_that_do_not_add_up_are_told(write_page: Callable[..., Page]) -> None:
+    page = write_page("mini", two_splits(), pixel_counts={"train": [30, 12, 1], "val": [0, 18, 6]})
+    assert page.verdict.startswith("Not complete. train: the manifest counts 69 pixels in its masks, the index 68;")
+
+
+def test_worst_cases_are_pictured(write_page: Callable[..., Page]) -> None:
+    train = [made(f"s{number:02d}", number, (0, 0, 1, 1)) for number in range(40)]
+    train[3] = made("s03", 3, (255, 255, 1, 1))
+    train[5], train[8] = made("s05", 5, (1,)), made("s08", 8, (1,) * 9)
+    words = write_page("mini", {"train": train, "val": [made("v", 99)]}).words["pictures"]
+    for name, size, ignored, reason in (
+        ("s03", "6 × 4", "50.0", "largest ignored share of train"),  # noqa: RUF001
+        ("s05", "6 × 1", "0", "smallest size"),  # noqa: RUF001
+        ("s08", "6 × 9", "0", "largest size"),  # noqa: RUF001
+        ("v", "6 × 4", "25.0", "largest ignored share of val"),  # noqa: RUF001
+    ):
+        assert f"{name} {size}, {ignored} % ignored {reason}" in words
+    assert re.findall(r"train (s\d\d)", words)[:6] == ["s00", "s08", "s16", "s23", "s31", "s39"]
+
+
+def test_same_data_same_bytes(write_page: Callable[..., Page], tmp_path: Path) -> None:
+    before = write_page("mini", two_splits()).source
+    paths.audit("mini", "camvid").unlink()
+    assert audit("mini", "camvid") == paths.audit("mini", "camvid")
+    assert paths.audit("mini", "camvid").read_text() == before
+    assert str(tmp_path) not in before
+
+
+def test_page_stands_alone_and_escapes_names(write_page: Callable[..., Page]) -> None:
+    odd = "<script>alert(1)</script>\"'"
+    samples = {"train": [made(odd, 1)], "val": [made("b", 1)]}
+    page = write_page(
+        "full",
+        samples,
+        about_source="<b>&",
+        converted={"alpha": {"count": 1, "samples": [odd]}},
+        skipped={"train": [{"id": odd, "problem": odd}], "val": []},
+    )
+    assert "<script" not in page.source
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.source
+    assert odd in page.words["pictures"]
+    assert not page.tags & {"script", "link", "iframe", "object", "embed", "base", "source", "video"}
+    assert set(re.findall(r"""(?:src|href|srcset|data)=["']?([a-z]*[:#/])""", page.source)) == {"data:", "#"}
+    assert not re.search(r"url\(|@import|@font-face", page.source)
+
+
+def test_overlay_mixes_colours_and_stripes_ignored_pixels() -> None:
+    palette = np.full((256, 3), 100, np.uint8)
+    palette[0] = (255, 0, 50)
+    image = np.full((1, 9, 3), 200, np.uint8)
+    mask = np.array([[0, 0, 255, 255, 255, 255, 255, 255, 255]], np.uint8)
+    mixed = overlay(image, mask, palette, 255)
+    assert mixed[0, 0].tolist() == [234, 76, 107]  # 0.62 of the colour, 0.38 of the image
+    assert mixed[0, 2].tolist() == [138, 138, 138]
+    assert (mixed[0, 7] > 200).all()  # a stripe: two columns of seven
+    assert (mixed[0, 8] > 200).all()
+
+
+def test_what_was_not_prepared_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatasetError, match="run `gald prepare mini/camvid` first"):
+        audit("mini", "camvid")
+    with pytest.raises(DatasetError, match="no dataset is called 'camvit'"):
+        audit("mini", "camvit")
+
+
+def test_damaged_and_older_folders_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = write("mini", two_splits())
+    with (folder / "val.csv").open("a") as file:
+        file.write("x\n")
+    with pytest.raises(
+        DatasetError, match=r"val\.csv is not what the manifest beside it promises.*prepare mini/camvid"
+    ):
+        audit("mini", "camvid")
+    folder = write("mini", two_splits())
+    manifest = (folder / "manifest.json").read_text()
+    files.write_text(folder / "manifest.json", manifest.replace('"about_source"', '"about"'))
+    with pytest.raises(
+        DatasetError, match=r"older version: about_source missing; run `gald prepare mini/camvid` again"
+    ):
+        audit("mini", "camvid")
+    (write("mini", two_splits()) / "images" / "train" / "0.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=r"0\.png"):
+        audit("mini", "camvid")
+    assert not paths.audit("mini", "camvid").exists()
+
+
+def test_audit_is_light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("mini", two_splits())
+    code = (
+        "import sys; from gald.commands.audit import audit; audit('mini', 'camvid'); "
+        "sys.exit(bool({'torch', 'matplotlib', 'pandas', 'scipy'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
