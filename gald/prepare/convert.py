@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import io
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,6 @@ from PIL import Image, UnidentifiedImageError
 from gald.datasets import load_spec
 from gald.datasets._spec import DatasetSpec, RawSample
 from gald.errors import DatasetError
-from gald.files import sha256
 from gald.prepare.dhash import dhash
 from gald.prepare.images import Picture, bounded, read_image
 from gald.prepare.masks import Lookup
@@ -95,7 +94,7 @@ def convert(dataset: str, source: str, folder: Path, task: Task) -> Record | Fai
     dataset, source : str
         Name of the benchmark and of its published form, so that the work can be sent to another process.
     folder : Path
-        The folder being made; gets ``images/<split>/<id>.*`` and ``masks/<split>/<id>.png``.
+        The folder being made; gets ``images/<split>/<id>.*`` and ``masks/<split>/<id>.png``, whose folders must exist.
     task : Task
         What to read.
 
@@ -120,20 +119,22 @@ def convert(dataset: str, source: str, folder: Path, task: Task) -> Record | Fai
         return Failure(task.split, sample.id, (_mismatch(sample, picture, labels),))
     image_name = f"images/{task.split}/{sample.id}{picture.suffix}"
     mask_name = f"masks/{task.split}/{sample.id}.png" if labels is not None else ""
-    written = [_place(sample.image, image if picture.kinds else None, folder / image_name)]
+    pixels = np.asarray(image)
+    content = _png(pixels) if picture.kinds else picture.content
+    written = [_place(content, folder / image_name, None if picture.kinds else sample.image)]
     row: dict[str, str | int] = {
         "id": sample.id,
         "image": image_name,
         "mask": mask_name,
         "height": image.height,
         "width": image.width,
-        "image_sha256": _digest(np.asarray(image)),
+        "image_sha256": _digest(pixels),
         "mask_sha256": "",
         "dhash": dhash(image),
     }
     if labels is None:
         return Record(task.split, row, [], {}, list(picture.kinds), written, raw)
-    written.append(_place(None, Image.fromarray(labels[0]), folder / mask_name))
+    written.append(_place(_png(labels[0]), folder / mask_name))
     row["mask_sha256"] = _digest(labels[0])
     counts, ignored = _census(spec, labels[1])
     return Record(task.split, row, counts, ignored, list(picture.kinds), written, raw)
@@ -205,24 +206,24 @@ def _mismatch(
     return Problem(SIZES, sample.image, found + _which(sample))
 
 
-def _place(source: Path | None, picture: Image.Image | None, target: Path) -> tuple[int, str]:
-    """Write a picture without any of its notes, or link the raw file (a copy where links do not work).
-
-    Returns
-    -------
-    (int, str)
-        Bytes and sha256 of the file.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)  # what an attempt left that was killed: writing into a link would change raw data
-    if picture is not None:
-        Image.fromarray(np.asarray(picture)).save(target)
-    elif source is not None:
+def _place(content: bytes, target: Path, source: Path | None = None) -> tuple[int, str]:
+    """Write a file, or link the raw one that has this content where links work; return its bytes and sha256."""
+    target.unlink(missing_ok=True)  # what a killed attempt left: to write into a link would change raw data
+    if source is not None:
         try:
-            target.hardlink_to(source.resolve())
-        except OSError:
-            shutil.copyfile(source, target)
-    return target.stat().st_size, sha256(target)
+            target.hardlink_to(source.resolve() if source.is_symlink() else source)
+            return len(content), hashlib.sha256(content).hexdigest()
+        except OSError:  # another device, or a file system without links
+            pass
+    target.write_bytes(content)
+    return len(content), hashlib.sha256(content).hexdigest()
+
+
+def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Encode pixels, and nothing else that an image may carry."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _census(spec: DatasetSpec, counts: npt.NDArray[np.int64]) -> tuple[list[int], dict[str, int]]:

@@ -6,6 +6,7 @@ them. What is prepared is RGB of 8 bits without any such note, so that no reader
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_MOST_BYTES = 512 << 20
 _DEPTH_AT = 24  # offset of the bit depth in a PNG's header
 
 
@@ -60,12 +62,15 @@ class Picture:
         Of the prepared file.
     orientation : int
         EXIF's number, 1 to 8; 1 is upright.
+    content : bytes
+        The file.
     """
 
     image: Image.Image
     kinds: tuple[str, ...]
     suffix: str
     orientation: int
+    content: bytes
 
     def fitted(self, size: tuple[int, int] | None) -> Image.Image | None:
         """Choose between the stored and the turned pixels by the size (width, height) that the mask has.
@@ -109,9 +114,10 @@ def read_image(path: Path) -> Picture:
     OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning
         Not an image, damaged, too large, or of a kind that no photograph has. Pillow raises others for some damage.
     """
-    with bounded(), Image.open(path) as image:
+    content = _content(path)
+    with bounded(), Image.open(io.BytesIO(content)) as image:
         form = image.format or ""
-        deep = form == "PNG" and _png_depth(path) == 16
+        deep = form == "PNG" and content[_DEPTH_AT] == 16
         image.load()
         kinds = list(_MODE_KINDS.get(image.mode, ()))
         if image.mode in _SIXTEEN_BITS:
@@ -128,9 +134,9 @@ def read_image(path: Path) -> Picture:
         if orientation != 1:
             kinds.append("exif-rotated")
     if not kinds and form in _AS_IT_IS and image.mode == "RGB":
-        return Picture(rgb, (), _AS_IT_IS[form], 1)
+        return Picture(rgb, (), _AS_IT_IS[form], 1, content)
     found = tuple(kind for kind in KINDS if kind in kinds) or ("other",)
-    return Picture(rgb, found, ".png", orientation)
+    return Picture(rgb, found, ".png", orientation, content)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -148,9 +154,13 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
-def _png_depth(path: Path) -> int:
+def _content(path: Path) -> bytes:
+    """Read a file, unless that alone would take more memory than any decoded image may."""
     with path.open("rb") as file:
-        return file.read(_DEPTH_AT + 1)[-1]
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"more than {_MOST_BYTES} bytes")
+    return content
 
 
 def _orientation(image: Image.Image) -> int:

@@ -6,7 +6,6 @@ digest. A failed sample has no line: it is always tried again.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +51,7 @@ class Journal:
 
     def append(self, record: Record) -> None:
         """Note a finished sample."""
-        self._add(json.dumps(dataclasses.asdict(record), ensure_ascii=False))
+        self._add(json.dumps(vars(record), ensure_ascii=False))
 
     def remove(self) -> None:
         """Drop the journal of a folder that is whole."""

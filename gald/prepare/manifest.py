@@ -20,6 +20,7 @@ from gald.prepare.index import read, render
 
 NAME = "manifest.json"
 _MOST_NAMED = 1000  # converted samples of a kind that are named; the count tells of all, and the file stays small
+_MOST_TOLD = 20
 
 _log = logging.getLogger("gald")
 
@@ -153,7 +154,9 @@ def _pixels(spec: DatasetSpec, ordered: Mapping[str, Sequence[Record]]) -> dict[
         ignored[split] = sum(by_name[split].values())
         all_ignored[split] = [str(record.row["id"]) for record in labelled if not any(record.counts)]
         if all_ignored[split]:
-            _log.warning("%s %s: nothing but ignored pixels in %s", spec.name, split, ", ".join(all_ignored[split]))
+            named = ", ".join(all_ignored[split][:_MOST_TOLD])
+            more = f" and {len(all_ignored[split]) - _MOST_TOLD} more" if len(all_ignored[split]) > _MOST_TOLD else ""
+            _log.warning("%s %s: nothing but ignored pixels in %s%s", spec.name, split, named, more)
     return {
         "pixel_counts": counts,
         "ignored_pixels": ignored,

@@ -20,7 +20,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _FEWEST = 32  # samples per process: starting one takes as long as converting some hundred small samples
-_WINDOW = 4  # tasks per process that are handed out and not yet done
+_TOGETHER = 8  # tasks sent to a process at a time: what a kill loses at most, for each process
+_WINDOW = 3  # such portions per process that are handed out and not yet done
 
 
 def workers(asked: int | None, tasks: int) -> int:
@@ -58,7 +59,8 @@ def spread(work: Callable[[T], R], tasks: Sequence[T], processes: int) -> Iterat
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin)
     try:
-        yield from _completed(pool, work, iter(tasks), _WINDOW * processes)
+        portions = (tasks[start : start + _TOGETHER] for start in range(0, len(tasks), _TOGETHER))
+        yield from _completed(pool, work, portions, _WINDOW * processes)
     except BrokenProcessPool as error:
         raise DatasetError(
             "a process that converts samples was ended from outside, as by a machine out of memory: make memory free "
@@ -68,13 +70,19 @@ def spread(work: Callable[[T], R], tasks: Sequence[T], processes: int) -> Iterat
         pool.shutdown(cancel_futures=True)
 
 
-def _completed(pool: ProcessPoolExecutor, work: Callable[[T], R], tasks: Iterator[T], window: int) -> Iterator[R]:
-    pending: set[Future[R]] = {pool.submit(work, task) for task in islice(tasks, window)}
+def _completed(
+    pool: ProcessPoolExecutor, work: Callable[[T], R], portions: Iterator[Sequence[T]], window: int
+) -> Iterator[R]:
+    pending: set[Future[list[R]]] = {pool.submit(_each, work, portion) for portion in islice(portions, window)}
     while pending:
         done, pending = wait(pending, return_when=FIRST_COMPLETED)
-        pending |= {pool.submit(work, task) for task in islice(tasks, len(done))}
+        pending |= {pool.submit(_each, work, portion) for portion in islice(portions, len(done))}
         for future in done:
-            yield future.result()
+            yield from future.result()
+
+
+def _each(work: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
+    return [work(task) for task in tasks]
 
 
 def _begin() -> None:

@@ -7,11 +7,12 @@ The folder takes its name only when it is whole.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -80,8 +81,7 @@ def prepare(edition: str, dataset: str, params: Params) -> Path:
         try:
             whole = partial(manifest.is_whole, top=top, spec=spec, may_skip=params.on_error == "skip")
             if not _is_there(folder, part, whole):
-                part.mkdir(parents=True, exist_ok=True)
-                _make(spec, edition, params, top, part)
+                make(spec, top, paths.raw(edition, dataset) / "files", part, params)
                 take_place(part, folder)
         except OSError as error:
             if error.filename is None:  # that of a full disk names no file
@@ -108,7 +108,7 @@ def _downloaded(edition: str, dataset: str) -> dict[str, Any]:
 
 def _is_there(folder: Path, part: Path, whole: Callable[[Path], bool]) -> bool:
     """Whether nothing is left to do but to give a folder its name, if that."""
-    if not (part / manifest.NAME).is_file() and whole(folder):
+    if whole(folder):
         _log.info("%s: already prepared", folder)
         left_out = manifest.left_out(folder)
         if left_out:
@@ -121,26 +121,49 @@ def _is_there(folder: Path, part: Path, whole: Callable[[Path], bool]) -> bool:
     return False
 
 
-def _make(spec: DatasetSpec, edition: str, params: Params, top: Mapping[str, Any], part: Path) -> None:
-    """Convert what is not yet done, and write indices and manifest into the folder being made."""
-    raw_root = paths.raw(edition, spec.name) / "files"
-    samples = spec.index(raw_root)
+def make(spec: DatasetSpec, top: Mapping[str, Any], raw_root: Path, part: Path, params: Params) -> None:
+    """Convert what is not yet done, and write indices and manifest into the folder being made.
+
+    Parameters
+    ----------
+    spec : DatasetSpec
+        The benchmark in the form that was downloaded.
+    top : mapping
+        `manifest.head` of it.
+    raw_root : Path
+        Folder of the unpacked files.
+    part : Path
+        The folder being made; what an earlier call did there is not done again.
+    params : Params
+        The prepare section.
+
+    Raises
+    ------
+    DatasetError
+        See `prepare`.
+    """
+    edition = str(top["edition"])
     where = f"{edition}/{spec.name}"
+    samples = spec.index(raw_root)
     _check_lists(spec, samples, edition)
     order = list(spec.counts)
     tasks = [Task(split, sample) for split in order for sample in sorted(samples[split], key=lambda one: one.id)]
+    part.mkdir(parents=True, exist_ok=True)
     (part / manifest.NAME).unlink(missing_ok=True)
     with Journal(part, top) as journal:
         if not journal.known:
             _empty(part, keep=journal.path)
+        _make_folders(part, tasks)
         done = still_true(journal.records, tasks, part, workers(params.processes, len(journal.records)))
         if done:
             _log.info("%s: going on: %d of %d samples were done", where, len(done), len(tasks))
-        results = [*done, *_convert(spec, tasks, done, journal, part, params.processes)]
-        records = {split: [one for one in results if isinstance(one, Record) and one.split == split] for split in order}
-        failures = {
-            split: [one for one in results if isinstance(one, Failure) and one.split == split] for split in order
-        }
+        records: dict[str, list[Record]] = {split: [] for split in order}
+        failures: dict[str, list[Failure]] = {split: [] for split in order}
+        for one in itertools.chain(done, _convert(spec, tasks, done, journal, part, params.processes)):
+            if isinstance(one, Record):
+                records[one.split].append(one)
+            else:
+                failures[one.split].append(one)
         _judge(where, records, failures, on_error=params.on_error)
         _sweep(part, {str(row.row[kind]) for rows in records.values() for row in rows for kind in ("image", "mask")})
         manifest.write(part, top, spec, records, failures, raw_root)
@@ -175,20 +198,18 @@ def _convert(
     journal: Journal,
     part: Path,
     processes: int | None,
-) -> list[Record | Failure]:
+) -> Iterator[Record | Failure]:
     """Convert the samples that are not done, noting each in the journal."""
     known = {(record.split, record.row["id"]) for record in done}
     left = [task for task in tasks if (task.split, task.sample.id) not in known]
     totals = Counter(task.split for task in tasks)
     progress = Progress(spec.name, totals, Counter(record.split for record in done))
-    results = []
     work = partial(convert, spec.name, spec.source, part)
     for result in spread(work, left, workers(processes, len(left))):
         if isinstance(result, Record):
             journal.append(result)
-        results.append(result)
         progress.count(result.split)
-    return results
+        yield result
 
 
 def _judge(
@@ -252,6 +273,13 @@ def _empty(part: Path, *, keep: Path) -> None:
             shutil.rmtree(path)
         elif path != keep:
             path.unlink()
+
+
+def _make_folders(part: Path, tasks: Sequence[Task]) -> None:
+    """Make the folders of images and masks; ids may have folders of their own."""
+    for parent in {(Path(task.split) / task.sample.id).parent for task in tasks}:
+        for kind in ("images", "masks"):
+            (part / kind / parent).mkdir(parents=True, exist_ok=True)
 
 
 def _sweep(part: Path, wanted: set[str]) -> None:
