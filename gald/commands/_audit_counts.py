@@ -121,7 +121,8 @@ def absent_classes(benchmark: Benchmark) -> dict[tuple[str, ...], list[str]]:
         )
         if without:
             found.setdefault(without, []).append(name)
-    return dict(sorted(found.items(), key=lambda item: -len(item[0])))
+    order = benchmark.labelled.index
+    return dict(sorted(found.items(), key=lambda item: (-len(item[0]), [order(split) for split in item[0]])))
 
 
 def ignored_rows(benchmark: Benchmark) -> list[dict[str, Any]]:
