@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _TABLES = Path(__file__).parent / "classes"
-_MOST = 1 << 31  # no id is near; what is beyond would not survive the cast
+_MOST = 1 << 31  # no id is near, and the cast keeps all below
 
 
 def read_table(name: str) -> list[dict[str, str]]:
@@ -36,8 +36,8 @@ def read_mat_ids(sample: RawSample, field: str) -> npt.NDArray[np.generic]:
 
     Returns
     -------
-    ndarray of int64, shape (h, w)
-        Raw ids. MATLAB saves them as uint8, uint16 or float64; all become one type here, so that nothing wraps around.
+    ndarray of an integer type, shape (h, w)
+        Raw ids, of the type that the file has, so that nothing wraps around; int64 where it has floating point.
 
     Raises
     ------
@@ -55,10 +55,10 @@ def read_mat_ids(sample: RawSample, field: str) -> npt.NDArray[np.generic]:
     if not isinstance(ids, np.ndarray) or ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "uif":
         shape = f"{ids.dtype} of shape {ids.shape}" if isinstance(ids, np.ndarray) else type(ids).__name__
         raise DatasetError(f"field {field} must be a map of numbers, found {shape}")
-    if not np.isfinite(ids).all():
-        raise DatasetError(f"field {field} holds values that are no numbers")
-    if np.abs(ids.astype(np.float64)).max() >= _MOST or (ids.dtype.kind == "f" and (ids != np.rint(ids)).any()):
-        raise DatasetError(f"field {field}: raw ids must be whole numbers")
+    if ids.dtype.kind != "f":
+        return ids
+    if not np.isfinite(ids).all() or np.abs(ids).max() >= _MOST or (ids != np.rint(ids)).any():
+        raise DatasetError(f"field {field}: raw ids must be whole numbers, and small ones")
     return ids.astype(np.int64)
 
 

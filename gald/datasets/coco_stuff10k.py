@@ -42,7 +42,7 @@ def read_mask(sample: RawSample) -> npt.NDArray[np.generic]:
 
     Returns
     -------
-    ndarray of int64, shape (h, w)
+    ndarray of an integer type, shape (h, w)
         Raw ids; the file has them as uint8 or float64.
 
     Raises

@@ -128,7 +128,7 @@ def read_mat_mask(sample: RawSample) -> npt.NDArray[np.generic]:
 
     Returns
     -------
-    ndarray of int64, shape (h, w)
+    ndarray of uint16, shape (h, w)
         Ids 0 to 459.
 
     Raises
