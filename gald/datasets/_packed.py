@@ -184,9 +184,9 @@ class PackedSamples:
                 try:  # a plain array over the map: slices of np.memmap itself cost more
                     self._maps[name] = np.asarray(np.memmap(self.folder / name, np.uint8, mode="c"))
                 except OSError as error:
-                    path = self.folder / name
                     raise DatasetError(
-                        f"{path} cannot be mapped into memory ({error}); {again(self.folder)}"
+                        f"{self.folder / name} cannot be mapped into memory ({error}); raise the limit of address "
+                        f"space (ulimit -v), or remove {self.folder} to read the prepared files instead"
                     ) from error
             return self._maps[name]
 

@@ -109,3 +109,15 @@ def test_a_damaged_record_or_index_is_named_with_the_remedy(prepared: Path, stor
 
 def test_no_folder_is_no_store(tmp_path: Path) -> None:
     assert read_store(tmp_path / "mini" / "camvid") is None
+
+
+def test_a_shard_that_cannot_be_mapped_is_named(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    data = PreparedSplit(prepared, ("train",))
+    monkeypatch.setattr(np, "memmap", refuse)
+    with pytest.raises(
+        DatasetError, match=r"train-00000\.bin cannot be mapped .*ulimit -v.* remove data/packed/mini/camvid"
+    ):
+        data[0]

@@ -73,7 +73,7 @@ def test_shards_index_and_record(prepared: Path) -> None:
         assert mask == np.asarray(Image.open(prepared / source["mask"])).tobytes()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=7),
     unlabelled=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=3),
