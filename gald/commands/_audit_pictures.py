@@ -75,10 +75,15 @@ class Pictures:
         return chosen
 
     def _worst(self, split: str) -> str:
-        among = f"{_LOOKED_AT} masks of {split}" if len(self.benchmark.rows[split]) > _LOOKED_AT else split
+        some = len(self.benchmark.rows[split]) > _LOOKED_AT and not self.benchmark.manifest["all_ignored"][split]
+        among = f"{_LOOKED_AT} masks of {split}" if some else split
         return f"largest ignored share of {among}"
 
     def _most_ignored(self, split: str) -> Member | None:
+        """Position of the largest ignored share: of a mask known to hold nothing else, or among those looked at."""
+        empty = self.benchmark.manifest["all_ignored"][split]
+        if empty:
+            return Member(split, next(i for i, row in enumerate(self.benchmark.rows[split]) if row["id"] == empty[0]))
         shares = {}
         for index in spread(len(self.benchmark.rows[split]), _LOOKED_AT):
             mask = self.benchmark.readers[split][index].mask

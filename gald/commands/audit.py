@@ -17,7 +17,7 @@ from gald.commands import _audit_duplicates as duplicates
 from gald.commands._audit_benchmark import Benchmark, read
 from gald.commands._audit_duplicates import Group, Member, NearPairs
 from gald.commands._audit_pictures import Pictures
-from gald.commands._audit_verdict import count_of, judge
+from gald.commands._audit_verdict import Verdict, count_of, judge
 from gald.files import write_text
 from gald.tables.page import page
 
@@ -52,10 +52,17 @@ def audit(edition: str, dataset: str) -> Path:
     benchmark = read(edition, dataset)
     groups, pairs = duplicates.exact(benchmark.rows), duplicates.near(benchmark.rows, _MOST_PAIRS)
     verdict = judge(benchmark, groups, pairs)
+    target = paths.audit(edition, dataset)
+    write_text(target, _render(benchmark, groups, pairs, verdict))
+    LOG.info("%s: %s", target, verdict.sentence)
+    return target
+
+
+def _render(benchmark: Benchmark, groups: Sequence[Group], pairs: Sequence[NearPairs], verdict: Verdict) -> str:
     pictures = Pictures(benchmark)
-    text = page(
+    return page(
         "audit.html.j2",
-        name=f"{edition}/{dataset}",
+        name=f"{benchmark.manifest['edition']}/{benchmark.manifest['dataset']}",
         title=benchmark.spec.title,
         miniature=benchmark.miniature,
         verdict=verdict,
@@ -73,10 +80,6 @@ def audit(edition: str, dataset: str) -> Path:
         legend=pictures.legend(),
         ignored_seen=pictures.ignored_seen,
     )
-    target = paths.audit(edition, dataset)
-    write_text(target, text)
-    LOG.info("%s: %s", target, verdict.sentence)
-    return target
 
 
 def _facts(benchmark: Benchmark) -> Iterable[tuple[str, str]]:

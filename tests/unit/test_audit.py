@@ -9,13 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from gald import files, paths
-from gald.commands import _audit_duplicates as duplicates
-from gald.commands._audit_pictures import overlay
+from gald.commands import _audit_pictures
 from gald.commands.audit import audit
 from gald.errors import DatasetError
 from gald.prepare.index import render
@@ -278,33 +275,6 @@ def test_near_pairs_are_found_across_splits_alone(write_page: Callable[..., Page
     assert page.verdict.startswith("Complete: no duplicates across splits")
 
 
-hashes = st.lists(
-    st.integers(0, 63).flatmap(lambda bit: st.sampled_from([0, 1 << bit, 0xF0F << (bit % 50)])), max_size=9
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(hashes, hashes, st.lists(st.integers(0, 2**64 - 1), max_size=5), st.integers(1, 4))
-def test_near_search_misses_nothing(first: list[int], second: list[int], more: list[int], block: int) -> None:
-    first, second = first + more, second + [value ^ 0b1011 for value in more]
-    same = [str(number % 3) for number in range(len(first))], [str(number % 2) for number in range(len(second))]
-    expected = sorted(
-        ((a ^ b).bit_count(), i, j)
-        for i, a in enumerate(first)
-        for j, b in enumerate(second)
-        if (a ^ b).bit_count() <= duplicates.THRESHOLD and same[0][i] != same[1][j]
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duplicates, "_BLOCK", block * max(1, len(second)))
-        arguments = (
-            np.array(first, np.uint64),
-            np.array(second, np.uint64),
-            (np.array(same[0], "U64"), np.array(same[1], "U64")),
-        )
-        assert duplicates.compare(*arguments, most=1000) == (len(expected), expected)
-        assert duplicates.compare(*arguments, most=2) == (len(expected), expected[:2])
-
-
 def test_split_without_labels_is_shown_without_masks(write_page: Callable[..., Page]) -> None:
     samples = {"train": [made("a", 1, (0, 1, 2))], "test": [made("u", 7, None)]}
     page = write_page("mini", samples)
@@ -336,6 +306,16 @@ def test_worst_cases_are_pictured(write_page: Callable[..., Page]) -> None:
     assert re.findall(r"train (s\d\d)", words)[:6] == ["s00", "s08", "s16", "s23", "s31", "s39"]
 
 
+def test_only_some_masks_are_looked_at(write_page: Callable[..., Page], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_audit_pictures, "_LOOKED_AT", 2)
+    train = [made(f"s{number:02d}", number, (255, 0, 1)) for number in range(40)]
+    val = [made(f"v{number:02d}", 50 + number, (255, 0, 1)) for number in range(40)]
+    val[7] = made("v07", 57, (255, 255, 255))  # known from the manifest, so that nothing has to be looked at
+    words = write_page("mini", {"train": train, "val": val}).words["pictures"]
+    assert "train s00 6 × 3, 33.3 % ignored largest ignored share of 2 masks of train" in words  # noqa: RUF001
+    assert "val v07 6 × 3, 100 % ignored largest ignored share of val" in words  # noqa: RUF001
+
+
 def test_same_data_same_bytes(write_page: Callable[..., Page], tmp_path: Path) -> None:
     before = write_page("mini", two_splits()).source
     paths.audit("mini", "camvid").unlink()
@@ -360,18 +340,6 @@ def test_page_stands_alone_and_escapes_names(write_page: Callable[..., Page]) ->
     assert not page.tags & {"script", "link", "iframe", "object", "embed", "base", "source", "video"}
     assert set(re.findall(r"""(?:src|href|srcset|data)=["']?([a-z]*[:#/])""", page.source)) == {"data:", "#"}
     assert not re.search(r"url\(|@import|@font-face", page.source)
-
-
-def test_overlay_mixes_colours_and_stripes_ignored_pixels() -> None:
-    palette = np.full((256, 3), 100, np.uint8)
-    palette[0] = (255, 0, 50)
-    image = np.full((1, 9, 3), 200, np.uint8)
-    mask = np.array([[0, 0, 255, 255, 255, 255, 255, 255, 255]], np.uint8)
-    mixed = overlay(image, mask, palette, 255)
-    assert mixed[0, 0].tolist() == [234, 76, 107]  # 0.62 of the colour, 0.38 of the image
-    assert mixed[0, 2].tolist() == [138, 138, 138]
-    assert (mixed[0, 7] > 200).all()  # a stripe: two columns of seven
-    assert (mixed[0, 8] > 200).all()
 
 
 def test_what_was_not_prepared_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
