@@ -1,7 +1,8 @@
 """Verify an archive and unpack what is needed of it, trusting nothing that it says.
 
 Member paths may not leave the folder, links are not followed, and what comes out may be no larger than what the
-archive declares and than a benchmark can be. Every failure is one `ArchiveError` that names the file.
+archive declares and than a benchmark can be. An archive without a published digest is read to its end, since its own
+checksums are all there is. Every failure is one `ArchiveError` that names the file.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
+import logging
+import lzma
 import re
 import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from gald.datasets._spec import Archive
+from gald.datasets._spec import Archive, Lookalike
 from gald.errors import ArchiveError
 
 _CHUNK = 1 << 20
@@ -29,6 +32,20 @@ _MOST_FILES = 400_000
 """The largest benchmark here has some 44 000 files; more than this is no benchmark."""
 _MOST_GROWTH, _FREE_GROWTH = 60, 64 << 20
 """Unpacked data may be this many times the archive's size, plus this many bytes: PNG and JPEG hardly shrink."""
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    NotImplementedError,
+    OverflowError,
+    ValueError,
+)
+"""What the libraries raise about an archive that is not whole."""
+
+_log = logging.getLogger("gald")
 
 
 @dataclass(frozen=True)
@@ -40,16 +57,17 @@ class _Member:
     open: Callable[[], IO[bytes]]
 
 
-def checksum(path: Path, algorithm: str) -> str:
-    """Return a file's digest by that algorithm, as hex digits."""
-    running = hashlib.new(algorithm, usedforsecurity=False)
+def checksums(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
+    """Return a file's digests by those algorithms, as hex digits; it is read once."""
+    running = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
-            running.update(chunk)
-    return running.hexdigest()
+            for one in running.values():
+                one.update(chunk)
+    return {name: one.hexdigest() for name, one in running.items()}
 
 
-def verify(path: Path, archive: Archive, remedy: str) -> None:
+def verify(path: Path, archive: Archive, remedy: str) -> str:
     """Compare a file with what is known of the archive: its size and its strongest published digest.
 
     Parameters
@@ -61,6 +79,11 @@ def verify(path: Path, archive: Archive, remedy: str) -> None:
     remedy : str
         What the reader should do, the end of the message.
 
+    Returns
+    -------
+    str
+        Sha256 of the copy, as hex digits.
+
     Raises
     ------
     ArchiveError
@@ -69,16 +92,17 @@ def verify(path: Path, archive: Archive, remedy: str) -> None:
     found = path.stat().st_size
     if archive.size is not None and found != archive.size:
         raise ArchiveError(f"{path}: expected {archive.size} bytes, found {found}: truncated or altered; {remedy}")
-    for algorithm in ("sha256", "sha1", "md5"):
-        expected = archive.digests.get(algorithm)
-        if expected is not None:
-            digest = checksum(path, algorithm)
-            if digest != expected:
-                raise ArchiveError(f"{path}: expected {algorithm} {expected}, found {digest}; {remedy}")
-            return
+    strongest = next((name for name in ("sha256", "sha1", "md5") if name in archive.digests), None)
+    digests = checksums(path, {"sha256", strongest or "sha256"})
+    if strongest is None:
+        _log.info("%s: no digest is published; its sha256 is %s", archive.name, digests["sha256"])
+    elif digests[strongest] != archive.digests[strongest]:
+        expected, digest = archive.digests[strongest], digests[strongest]
+        raise ArchiveError(f"{path}: expected {strongest} {expected}, found {digest}; {remedy}")
+    return digests["sha256"]
 
 
-def unpack(path: Path, archive: Archive, target: Path, remedy: str) -> int:
+def unpack(path: Path, archive: Archive, target: Path, remedy: str, lookalikes: Sequence[Lookalike] = ()) -> int:
     """Unpack the members that the archive's description asks for; a plain file is copied.
 
     Parameters
@@ -91,6 +115,8 @@ def unpack(path: Path, archive: Archive, target: Path, remedy: str) -> int:
         Existing folder; what fails half-way leaves files in it, so let it be a temporary one.
     remedy : str
         What the reader should do about a bad archive, the end of the message.
+    lookalikes : sequence of Lookalike
+        Archives that are taken for this one, to be named if one of them is what lies here.
 
     Returns
     -------
@@ -106,23 +132,28 @@ def unpack(path: Path, archive: Archive, target: Path, remedy: str) -> int:
     """
     try:
         with _opened(path, archive.name) as members:
-            chosen = _chosen(members, archive, path)
-            _check_room(chosen, path, target)
-            for name, member in chosen.items():
+            wanted, others = _sorted_out(members, archive, path)
+            if not wanted:
+                raise ArchiveError(_not_meant(path, archive, others, lookalikes))
+            _check_room(wanted, path, target)
+            for name, member in wanted.items():
                 _write(member, target / name, path)
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        EOFError,
-        zlib.error,
-        gzip.BadGzipFile,
-        NotImplementedError,
-        ValueError,
-    ) as error:
+            if not archive.digests:
+                for member in others:
+                    _read_through(member)
+    except _DAMAGE as error:
         raise ArchiveError(f"{path}: a damaged archive ({_first_line(error)}); {remedy}") from error
     except ArchiveError as error:
         raise ArchiveError(f"{error}; {remedy}") from error
-    return len(chosen)
+    return len(wanted)
+
+
+def _not_meant(path: Path, archive: Archive, others: Iterable[_Member], lookalikes: Iterable[Lookalike]) -> str:
+    """Say what an archive without a wanted member is taken for."""
+    for lookalike in lookalikes:
+        if any(re.match(lookalike.pattern, member.path) for member in others):
+            return f"{path} is {lookalike.what}"
+    return f"{path}: holds no member like {archive.members!r}; is it {archive.name}?"
 
 
 def _first_line(error: BaseException) -> str:
@@ -154,7 +185,7 @@ def _zip_members(opened: zipfile.ZipFile, path: Path) -> Iterator[_Member]:
 
 
 def _tar_members(opened: tarfile.TarFile, path: Path) -> Iterator[_Member]:
-    for info in opened.getmembers():
+    for info in opened:
         if info.isdir():
             continue
         if not info.isreg():
@@ -166,36 +197,49 @@ def _tar_members(opened: tarfile.TarFile, path: Path) -> Iterator[_Member]:
             return file
 
         yield _Member(info.name, info.size, reader)
+    assert opened.fileobj is not None  # it is open
+    while opened.fileobj.read(_CHUNK):
+        pass  # to the very end, where a compressed tar has its checksum
 
 
-def _chosen(members: Iterator[_Member], archive: Archive, path: Path) -> dict[str, _Member]:
-    """Select by the description; every member's path is checked, wanted or not."""
-    strip, wanted = re.compile(archive.strip), re.compile(archive.members)
-    chosen: dict[str, _Member] = {}
+def _sorted_out(members: Iterator[_Member], archive: Archive, path: Path) -> tuple[dict[str, _Member], list[_Member]]:
+    """Part what is wanted, by its path to be, from the rest; count, sizes and paths of both are checked."""
+    strip, pattern = re.compile(archive.strip), re.compile(archive.members)
+    most = path.stat().st_size * _MOST_GROWTH + _FREE_GROWTH
+    wanted: dict[str, _Member] = {}
+    others: list[_Member] = []
+    declared = 0
     for count, member in enumerate(members, start=1):
+        declared += member.size
+        if declared > most:
+            raise ArchiveError(f"{path}: would unpack to {declared} bytes, more than the {most} that are plausible")
         if count > _MOST_FILES:
             raise ArchiveError(f"{path}: more than {_MOST_FILES} members, which no benchmark has")
-        pure = PurePosixPath(member.path)
-        if pure.is_absolute() or ".." in pure.parts or re.search(r"[\\\x00:]", member.path):
-            raise ArchiveError(f"{path}: member {member.path!r} would be written outside its folder")
         start = strip.match(member.path)
         name = member.path[start.end() if start else 0 :]
-        if not wanted.fullmatch(name):
+        if _leaves(member.path) or _leaves(name):
+            raise ArchiveError(f"{path}: member {member.path!r} would be written outside its folder")
+        if not pattern.fullmatch(name):
+            others.append(member)
             continue
-        if name in chosen:
+        if name in wanted:
             raise ArchiveError(f"{path}: two members are both {name!r}")
-        chosen[name] = member
-    if not chosen:
-        raise ArchiveError(f"{path}: holds no member like {archive.members!r}; is it {archive.name}?")
-    return chosen
+        wanted[name] = member
+    folders = {parent.as_posix() for name in wanted for parent in PurePosixPath(name).parents}
+    if not folders.isdisjoint(wanted):
+        raise ArchiveError(f"{path}: {min(folders & wanted.keys())!r} is both a file and a folder")
+    return wanted, others
 
 
-def _check_room(chosen: dict[str, _Member], path: Path, target: Path) -> None:
-    """Refuse what cannot be a benchmark, and what the disk cannot hold, before anything is written."""
-    declared = sum(member.size for member in chosen.values())
-    most = path.stat().st_size * _MOST_GROWTH + _FREE_GROWTH
-    if declared > most:
-        raise ArchiveError(f"{path}: would unpack to {declared} bytes, more than the {most} that are plausible")
+def _leaves(member: str) -> bool:
+    """Whether a path would lead out of its folder, here or on a system with drives and backslashes."""
+    pure = PurePosixPath(member)
+    return pure.is_absolute() or ".." in pure.parts or re.search(r"[\\\x00:]", member) is not None
+
+
+def _check_room(wanted: dict[str, _Member], path: Path, target: Path) -> None:
+    """Refuse what the disk cannot hold before anything is written."""
+    declared = sum(member.size for member in wanted.values())
     free = shutil.disk_usage(target).free
     if declared > free:
         raise OSError(
@@ -216,3 +260,10 @@ def _write(member: _Member, target: Path, path: Path) -> None:
     if left:
         relation = "more" if left < 0 else "fewer"
         raise ArchiveError(f"{path}: member {member.path!r} holds {relation} bytes than its declared {member.size}")
+
+
+def _read_through(member: _Member) -> None:
+    """Read what is not wanted, for the sake of its checksum."""
+    with member.open() as source:
+        while source.read(_CHUNK):
+            pass

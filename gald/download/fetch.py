@@ -1,4 +1,4 @@
-"""Where an archive comes from: the benchmark's archives folder, then a mirror, then its published addresses.
+"""Where an archive comes from: the benchmark's archives folder, then the mirrors, then its published addresses.
 
 A copy that is there but wrong is an error that says so, never a reason to quietly take the next source: whoever put it
 there should know.
@@ -8,34 +8,80 @@ from __future__ import annotations
 
 import logging
 import os
-import time
+import threading
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from gald.datasets._spec import Archive
 from gald.download.archives import verify
+from gald.download.login import Account
+from gald.download.part import Part, SourceError
+from gald.download.transfer import transfer
+from gald.download.web import shown
 from gald.errors import ArchiveError
 
 MIRROR = "GALD_MIRROR"
-"""Environment variable: a folder, or the URL of one, that holds archives by file name."""
-TRIES = 3
-PAUSE = 2.0
-"""Seconds before the second try; doubled before each further one."""
-_TIMEOUT = 30.0
+"""Environment variable: folders, or URLs of such, that hold archives by file name; several are parted by blanks.
+
+Folders are looked into before any URL is asked.
+"""
+OFFLINE = "GALD_OFFLINE"
+"""Environment variable: when set, and not to 0, nothing is asked of the network."""
 _DELETE = "delete it and run the command again"
+_TELL_FROM = 1 << 30
+"""Bytes of a copy whose verification takes more than a moment, and is told."""
 
 _log = logging.getLogger("gald")
 
 
 class Fetched(NamedTuple):
-    """A verified copy, and where it came from: "mirror", "by hand", or a URL. Never a local path."""
+    """A verified copy, and where it came from: "mirror", "by hand", "drawn", or a URL. Never a local path."""
 
     path: Path
     source: str
+    sha256: str
     remedy: str
 
 
-def fetch(archive: Archive, folder: Path) -> Fetched | None:
+def offline() -> bool:
+    """Whether the network is not to be asked."""
+    return os.environ.get(OFFLINE, "0") not in ("", "0")
+
+
+def mirrors() -> tuple[Path | str, ...]:
+    """Return the mirrors in order, each a folder or a URL.
+
+    Raises
+    ------
+    ArchiveError
+        One is neither a URL nor a folder that exists.
+    """
+    value = os.environ.get(MIRROR, "").strip()
+    found: list[Path | str] = []
+    for entry in [value] if value and Path(value).is_dir() else value.split():
+        try:
+            scheme = urlsplit(entry).scheme
+        except ValueError:
+            raise ArchiveError(f"{MIRROR} holds what is neither a folder nor a URL; mend it, or unset it") from None
+        if scheme in ("http", "https", "ftp"):
+            found.append(entry.rstrip("/"))
+            continue
+        folder = Path(url2pathname(urlsplit(entry).path)) if scheme == "file" else Path(entry)
+        if not folder.is_dir():
+            raise ArchiveError(f"{MIRROR} names {folder}, which is no folder; create it, or unset {MIRROR}")
+        found.append(folder)
+    return tuple(found)
+
+
+def here(archive: Archive, folder: Path) -> Path | None:
+    """Return the copy that is at hand, not yet verified: in the archives folder, or in a mirror that is a folder."""
+    folders = [folder, *(mirror for mirror in mirrors() if isinstance(mirror, Path))]
+    return next((place / archive.name for place in folders if (place / archive.name).is_file()), None)
+
+
+def fetch(archive: Archive, folder: Path, account: Account | None, stop: threading.Event) -> Fetched | None:
     """Find or download one archive.
 
     Parameters
@@ -43,56 +89,56 @@ def fetch(archive: Archive, folder: Path) -> Fetched | None:
     archive : Archive
         What to get.
     folder : Path
-        The benchmark's archives folder: copies laid there by hand are taken, and downloads go there.
+        The benchmark's archives folder, which exists: copies laid there by hand are taken, and downloads go there.
+    account : Account or None
+        Of the archive's host, if it asks for a login and there are user name and password.
+    stop : Event
+        Ends a download; what has arrived stays.
 
     Returns
     -------
     Fetched or None
-        None if it is nowhere, and nothing can be downloaded without a login.
+        None if a person must get it: it has no address, or one behind a login that we have no words for.
 
     Raises
     ------
     ArchiveError
-        A copy is not the published file, or no source can be reached.
+        A copy is not the published file.
+    SourceError
+        No source delivers; what has arrived stays for the next command.
+    OSError
+        The disk is full or read-only.
     """
-    local = folder / archive.name
-    if local.is_file():
-        verify(local, archive, _DELETE)
-        note = _note(local)
-        return Fetched(local, note.read_text().strip() if note.is_file() else "by hand", _DELETE)
+    local = here(archive, folder)
+    if local is not None:
+        return _at_hand(local, archive, in_mirror=local.parent != folder)
     failures: list[str] = []
-    found = _from_mirror(archive, folder, failures)
-    if found is not None:
-        return found
-    for url in archive.urls:
-        if _download(url, url, archive, folder, failures):
-            return Fetched(local, url, _DELETE)
+    addresses = [(f"{mirror}/{archive.name}", "mirror") for mirror in mirrors() if isinstance(mirror, str)]
+    if account is not None or archive.login is None:
+        addresses += [(url, url) for url in archive.urls]
+    for url, source in addresses:
+        if offline():
+            failures.append(f"{shown(url)}: not asked, since {OFFLINE} is set")
+            continue
+        for_login = account if source != "mirror" else None
+        copy = _downloaded(url, source, archive, folder, for_login, stop, failures)
+        if copy is not None:
+            return copy
     if failures:
-        tried = "; ".join(dict.fromkeys(failures))
-        raise ArchiveError(
-            f"{archive.name} cannot be downloaded: {tried}. Check the network and run the command again, lay the file "
-            f"into {folder}, or set {MIRROR} to a folder that holds it"
-        )
+        raise SourceError(f"{archive.name} cannot be downloaded: {'; '.join(dict.fromkeys(failures))}")
     return None
 
 
-def _from_mirror(archive: Archive, folder: Path, failures: list[str]) -> Fetched | None:
-    """Look in the mirror, if there is one; a mirror that is a folder is read in place."""
-    mirror = os.environ.get(MIRROR, "")
-    if mirror.startswith(("http://", "https://")):
-        if _download(f"{mirror.rstrip('/')}/{archive.name}", "mirror", archive, folder, failures):
-            return Fetched(folder / archive.name, "mirror", _DELETE)
-        _log.warning("%s cannot be had from the mirror: %s", archive.name, failures[-1])
-    elif mirror:
-        root = Path(mirror)
-        if not root.is_dir():
-            raise ArchiveError(f"{MIRROR} names {root}, which is no folder; create it, or unset {MIRROR}")
-        if (root / archive.name).is_file():
-            remedy = f"replace it, or unset {MIRROR}"
-            verify(root / archive.name, archive, remedy)
-            return Fetched(root / archive.name, "mirror", remedy)
-        _log.info("%s is not in the mirror", archive.name)
-    return None
+def _at_hand(local: Path, archive: Archive, *, in_mirror: bool) -> Fetched:
+    """Take a copy that is there, once it is verified."""
+    remedy = f"replace it, or unset {MIRROR}" if in_mirror else _DELETE
+    if local.stat().st_size > _TELL_FROM:
+        _log.info("%s: verifying the copy that is there", archive.name)
+    digest = verify(local, archive, remedy)
+    if in_mirror:
+        return Fetched(local, "mirror", digest, remedy)
+    note = _note(local)
+    return Fetched(local, note.read_text().strip() if note.is_file() else "by hand", digest, remedy)
 
 
 def _note(local: Path) -> Path:
@@ -100,73 +146,24 @@ def _note(local: Path) -> Path:
     return local.with_name(f".{local.name}.source")
 
 
-def _download(url: str, source: str, archive: Archive, folder: Path, failures: list[str]) -> bool:
-    """Try a URL a few times; True if the archive now lies, verified, in the folder."""
-    import pooch
-    import requests
-
-    pooch.get_logger().setLevel(logging.WARNING)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{archive.name}.part"
-    for attempt in range(TRIES):
-        if attempt:
-            time.sleep(PAUSE * 2 ** (attempt - 1))
-        _log.info("downloading %s%s", url, f", try {attempt + 1} of {TRIES}" if attempt else "")
-        progress = _Progress(archive.name)
-        try:
-            pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 16, timeout=_TIMEOUT)(url, str(partial), None)
-            verify(partial, archive, "the source or the connection altered it")
-        except (requests.RequestException, ArchiveError, ValueError) as error:
-            partial.unlink(missing_ok=True)
-            failures.append(_reason(url, error))
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            if status is not None and status in (401, 403, 404, 410):
-                return False  # a further try would get the same answer
-            continue
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        _note(folder / archive.name).write_text(f"{source}\n")
-        partial.rename(folder / archive.name)
-        return True
-    return False
-
-
-def _reason(url: str, error: Exception) -> str:
-    """Say in a few words why a download failed; the library's own words run to several lines."""
-    import requests
-
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"{url}: HTTP status {error.response.status_code}"
-    if isinstance(error, requests.ConnectTimeout | requests.ReadTimeout):
-        return f"{url}: no answer within {_TIMEOUT:.0f} s"
-    if isinstance(error, requests.ConnectionError):
-        return f"{url}: no connection"
-    return f"{url}: {error}"
-
-
-class _Progress:
-    """Logs how far a download is, at most every five seconds; pooch asks for this interface."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.total = 0
-        self._done = 0
-        self._begun = self._told = time.monotonic()
-
-    def update(self, count: int) -> None:
-        """Note that `count` more bytes have arrived."""
-        self._done += count
-        now = time.monotonic()
-        if now - self._told >= 5.0:
-            self._told = now
-            rate = self._done / (now - self._begun)
-            left = f", {(self.total - self._done) / rate:.0f} s left" if self.total else ""
-            _log.info("%s: %.0f of %.0f MB%s", self.name, self._done / 1e6, self.total / 1e6, left)
-
-    def reset(self) -> None:
-        """Start again; pooch calls it before it reports the whole size once more."""
-        self._done = 0
-
-    def close(self) -> None:
-        """End the progress; there is nothing to clean up."""
+def _downloaded(
+    url: str,
+    source: str,
+    archive: Archive,
+    folder: Path,
+    account: Account | None,
+    stop: threading.Event,
+    failures: list[str],
+) -> Fetched | None:
+    """Try one address; on failure note why."""
+    _log.info("%s: downloading %s", archive.name, shown(url))
+    try:
+        digest = transfer(url, archive, folder, account, stop)
+    except SourceError as error:
+        failures.append(str(error))
+        _log.warning("%s cannot be had there: %s", archive.name, error)
+        return None
+    local = folder / archive.name
+    _note(local).write_text(f"{source}\n")
+    Part(folder, archive.name).finish(local)
+    return Fetched(local, source, digest, _DELETE)

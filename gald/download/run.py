@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,9 +18,14 @@ from gald import locking, paths
 from gald.datasets import load_spec
 from gald.datasets._spec import DatasetSpec
 from gald.download.archives import unpack
-from gald.download.fetch import MIRROR, Fetched, fetch
+from gald.download.fetch import Fetched
+from gald.download.gather import gather
+from gald.download.space import check_room
 from gald.errors import ArchiveError, DatasetError
 from gald.files import replaced_folder, sha256, tree_digest, write_json
+
+_TELL_FROM = 1000
+"""Files whose comparison takes more than a moment, and is told."""
 
 _log = logging.getLogger("gald")
 
@@ -31,6 +36,9 @@ class Params(Protocol):
     @property
     def seed(self) -> int:
         """Seed of the miniatures."""
+
+    def source(self, dataset: str) -> str:
+        """Published form that a benchmark is taken from."""
 
 
 def download(edition: str, dataset: str, params: Params) -> Path:
@@ -59,12 +67,12 @@ def download(edition: str, dataset: str, params: Params) -> Path:
     OSError
         The disk is full or read-only.
     """
-    spec = load_spec(dataset)
+    spec = load_spec(dataset, params.source(dataset))
     if edition not in ("mini", "full"):
         raise DatasetError(f"no edition is called {edition!r}; editions are mini and full")
     with locking.held(f"download/{edition}/{dataset}", wait_s=locking.WAIT_S), named(paths.raw(edition, dataset)):
         generator = _generator(params.seed) if edition == "mini" else None
-        if _is_whole(edition, dataset, generator):
+        if _is_whole(edition, spec, generator):
             _log.info("%s/%s: already downloaded", edition, dataset)
             return paths.raw_json(edition, dataset)
         paths.raw_json(edition, dataset).unlink(missing_ok=True)  # while files change, nothing vouches for them
@@ -89,15 +97,20 @@ def _generator(seed: int) -> dict[str, int]:
     return {"version": GENERATOR_VERSION, "seed": seed}
 
 
-def _is_whole(edition: str, dataset: str, generator: dict[str, int] | None) -> bool:
-    """Whether raw.json is there, was made from the same generator, and describes the files now present."""
-    boundary = paths.raw_json(edition, dataset)
+def _is_whole(edition: str, spec: DatasetSpec, generator: dict[str, int] | None) -> bool:
+    """Whether raw.json is there, was made of the same source or generator, and describes the files now present."""
+    boundary = paths.raw_json(edition, spec.name)
     try:
         recorded: dict[str, Any] = json.loads(boundary.read_text())
-        made, tree = recorded["generator"], recorded["tree_sha256"]
+        made, source = recorded["generator"], recorded["source"]
+        tree, count = recorded["tree_sha256"], recorded["files"]
     except (FileNotFoundError, json.JSONDecodeError, KeyError):
         return False
-    return bool(made == generator and tree == tree_digest(files(edition, dataset)))
+    if made != generator or source != spec.source:
+        return False
+    if count > _TELL_FROM:
+        _log.info("%s/%s: comparing %d files with their digest", edition, spec.name, count)
+    return bool(tree == tree_digest(files(edition, spec.name)))
 
 
 def files(edition: str, dataset: str) -> Path:
@@ -117,37 +130,26 @@ def _drawn(spec: DatasetSpec, seed: int) -> list[Fetched]:
     folder = archives_folder("mini", spec.name)
     _log.info("mini/%s: drawing from seed %d", spec.name, seed)
     with replaced_folder(folder) as partial:
-        draw_archives(spec.name, partial, seed)
-    return [Fetched(folder / archive.name, "drawn", "run the command again") for archive in spec.archives]
+        draw_archives(spec.name, partial, seed, source=spec.source)
+    drawn = (folder / archive.name for archive in spec.archives)
+    return [Fetched(path, "drawn", sha256(path), "run the command again") for path in drawn]
 
 
 def _fetched(spec: DatasetSpec) -> list[Fetched]:
-    """Find or download every archive; those that a person must get are all named in one message."""
+    """Find or download every archive, once it is certain that the disk holds them and what is in them."""
     folder = archives_folder("full", spec.name)
-    found = {archive.name: fetch(archive, folder) for archive in spec.archives}
-    missing = [archive for archive in spec.archives if found[archive.name] is None]
-    if missing:
-        wanted = "; ".join(f"{archive.name} from {archive.page}{_known(archive.digests)}" for archive in missing)
-        raise ArchiveError(
-            f"full/{spec.name} needs archives that cannot be had without a login: {wanted}. Accept the terms there, "
-            f"download them, and put them into {folder} (or into a folder that {MIRROR} names) under these names; "
-            f"then run the command again"
-        )
-    return [copy for copy in found.values() if copy is not None]
-
-
-def _known(digests: Mapping[str, str]) -> str:
-    return "".join(f" ({algorithm} {digest})" for algorithm, digest in list(digests.items())[:1])
+    folder.mkdir(parents=True, exist_ok=True)
+    check_room(spec, folder, files("full", spec.name))
+    return gather(spec, folder)
 
 
 def _unpack_all(edition: str, spec: DatasetSpec, fetched: list[Fetched], generator: dict[str, int] | None) -> Path:
     """Unpack all archives into one folder, check its digest if one is known, and write raw.json."""
-    target = files(edition, spec.name)
-    with replaced_folder(target) as partial:
+    with replaced_folder(files(edition, spec.name)) as partial:
         count = 0
         for archive, copy in zip(spec.archives, fetched, strict=True):
             _log.info("%s/%s: unpacking %s", edition, spec.name, archive.name)
-            count += unpack(copy.path, archive, partial, copy.remedy)
+            count += unpack(copy.path, archive, partial, copy.remedy, spec.lookalikes)
         tree = tree_digest(partial)
         if edition == "full" and spec.tree_sha256 is not None and tree != spec.tree_sha256:
             origin = ", ".join(str(copy.path) for copy in fetched)
@@ -157,7 +159,7 @@ def _unpack_all(edition: str, spec: DatasetSpec, fetched: list[Fetched], generat
             )
     boundary = paths.raw_json(edition, spec.name)
     listed = [
-        {"name": archive.name, "sha256": sha256(copy.path), "bytes": copy.path.stat().st_size, "source": copy.source}
+        {"name": archive.name, "sha256": copy.sha256, "bytes": copy.path.stat().st_size, "source": copy.source}
         for archive, copy in zip(spec.archives, fetched, strict=True)
     ]
     write_json(
@@ -165,6 +167,7 @@ def _unpack_all(edition: str, spec: DatasetSpec, fetched: list[Fetched], generat
         {
             "edition": edition,
             "dataset": spec.name,
+            "source": spec.source,
             "archives": listed,
             "tree_sha256": tree,
             "files": count,

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from gald import paths
-from gald.datasets import camvid, cityscapes, names
+from gald.datasets import camvid, cityscapes, load_spec, names
 from gald.datasets._native import MINIATURES
 from gald.datasets._writers import draw_archives
 from gald.download import archives
@@ -22,7 +22,13 @@ from gald.errors import ArchiveError, DatasetError, RunBusy
 from gald.files import sha256, tree_digest
 from gald.locking import held
 
-PARAMS = SimpleNamespace(seed=3)
+
+def params(seed: int = 3, **sources: str) -> SimpleNamespace:
+    """A download section."""
+    return SimpleNamespace(seed=seed, source=lambda dataset: sources.get(dataset) or load_spec(dataset).source)
+
+
+PARAMS = params()
 ZIP = camvid.SPEC.archives[0].name
 SMALL = {"train": 9, "val": 3, "test": 3}  # nine, so that the training split's oddities are still drawn
 
@@ -79,7 +85,7 @@ def test_mini_is_drawn_once(repository: Path, monkeypatch: pytest.MonkeyPatch) -
     with monkeypatch.context() as patch:
         patch.setattr("gald.datasets._writers.draw_archives", None)  # a second call must not need it
         assert download("mini", "camvid", PARAMS).stat().st_mtime_ns == before
-    other = json.loads(download("mini", "camvid", SimpleNamespace(seed=4)).read_text())
+    other = json.loads(download("mini", "camvid", params(seed=4)).read_text())
     assert other["generator"]["seed"] == 4
     assert other["tree_sha256"] != content["tree_sha256"]
 
@@ -136,9 +142,7 @@ def test_digests_are_held_before_unpacking(repository: Path, monkeypatch: pytest
     with pytest.raises(ArchiveError, match=r"gtFine_trainvaltest\.zip: expected sha1 99f532cb.*, found .*; delete it"):
         download("full", "cityscapes", PARAMS)
     sound = tuple(
-        dataclasses.replace(
-            a, digests={"sha1": archives.checksum(archives_folder("full", "cityscapes") / a.name, "sha1")}
-        )
+        dataclasses.replace(a, digests=archives.checksums(archives_folder("full", "cityscapes") / a.name, ["sha1"]))
         for a in cityscapes.SPEC.archives
     )
     monkeypatch.setattr(cityscapes, "SPEC", dataclasses.replace(cityscapes.SPEC, archives=sound))
@@ -156,7 +160,9 @@ def test_what_needs_a_login_is_explained(repository: Path) -> None:
         "https://www.cityscapes-dataset.com/register/",
         "data/raw/full/cityscapes/archives",
         "GALD_MIRROR",
-        "4237c19de34c8a376e9ba46b495d6f66",
+        "99f532cb1af174f5fcc4c5bc8feea8c66246ddbc",  # the strongest digest that is published
+        "CITYSCAPES_USERNAME and CITYSCAPES_PASSWORD",
+        "cityscapesscripts/credentials.json",
     ):
         assert part in str(caught.value)
 
@@ -205,7 +211,7 @@ def test_killed_at_a_bad_moment(moment: str, repository: Path) -> None:
         from unittest import mock
         from gald.download.run import download
         with mock.patch({moment!r}, lambda *_: os._exit(9)):
-            download("mini", "pascal_context", SimpleNamespace(seed=3))
+            download("mini", "pascal_context", SimpleNamespace(seed=3, source=lambda _: "json"))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
     assert done.returncode == 9

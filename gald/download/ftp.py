@@ -1,0 +1,90 @@
+"""One request over FTP that brings a part forward; pooch's own FTP downloader cannot go on where one broke off.
+
+Size and time of change stand in for the marks that HTTP has.
+"""
+
+from __future__ import annotations
+
+import ftplib
+import logging
+from urllib.parse import unquote, urlsplit
+
+from gald.datasets._spec import Archive
+from gald.download.part import Part, SourceError, Version
+from gald.download.web import check_total, shown
+
+_CHUNK = 1 << 16
+
+_log = logging.getLogger("gald")
+
+
+def get(url: str, part: Part, archive: Archive, timeout: float) -> None:
+    """Ask once, and append what comes.
+
+    Parameters
+    ----------
+    url : str
+        Address of the file; user name and password may stand in it, and are anonymous otherwise.
+    part : Part
+        Closed; what of it belongs to the same version is kept.
+    archive : Archive
+        Says what is known of the file.
+    timeout : float
+        Seconds without a byte after which the connection counts as dead.
+
+    Raises
+    ------
+    SourceError
+        No answer, a refusal, or an end before the end; the message holds no secret, and neither does its chain.
+    OSError
+        The disk is full.
+    """
+    problem: SourceError | None = None
+    with part:
+        try:
+            _retrieve(url, part, archive, timeout)
+        except ftplib.error_perm as error:
+            problem = SourceError(f"{shown(url)}: FTP answer {str(error)[:3]}", again=False)
+        except TimeoutError:
+            problem = SourceError(f"{shown(url)}: no answer within {timeout:g} s")
+        except (ftplib.Error, OSError, EOFError, ValueError):
+            if part.failure is not None:
+                raise
+            problem = SourceError(f"{shown(url)}: no connection, or it broke off")
+    if problem is not None:
+        raise problem
+
+
+def _retrieve(url: str, part: Part, archive: Archive, timeout: float) -> None:
+    address = urlsplit(url)
+    path = unquote(address.path)
+    with ftplib.FTP(timeout=timeout) as server:
+        server.connect(address.hostname or "", address.port or ftplib.FTP_PORT)
+        server.login(unquote(address.username or ""), unquote(address.password or ""))
+        server.voidcmd("TYPE I")
+        version = _version(server, path, shown(url))
+        check_total(version, archive)
+        known = part.version
+        rest = 0
+        if known is not None and part.resumable(version.url, pinned=bool(archive.digests)):
+            if known.same_as(version):
+                rest = part.size
+            else:
+                _log.warning("%s: the file has changed at its source; starting over", archive.name)
+        if rest:
+            _log.info("%s: going on from %.1f MB", archive.name, rest / 1e6)
+        else:
+            part.begin(version)
+        part.expect(version.total)
+        server.retrbinary(f"RETR {path}", part.write, _CHUNK, rest or None)
+
+
+def _version(server: ftplib.FTP, path: str, url: str) -> Version:
+    """Ask for size and time of change; a server need not know either command."""
+    total, modified = None, None
+    try:
+        total = server.size(path)
+        modified = server.voidcmd(f"MDTM {path}")[4:].strip()
+    except ftplib.error_perm:
+        pass  # RETR tells whether the file is there at all
+    return Version(url, None, modified, total)

@@ -1,0 +1,77 @@
+"""Free disk space, looked at before the first byte: for the archives that are still to come, and for unpacking all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from gald.datasets._spec import Archive, DatasetSpec
+from gald.download.fetch import here
+from gald.download.part import Part
+from gald.errors import ArchiveError
+
+_GROWTH = 1.05
+"""Unpacked size of an archive of PNG and JPEG, where none is known, relative to its own."""
+
+
+def check_room(spec: DatasetSpec, archives: Path, files: Path) -> None:
+    """Refuse a download that this disk cannot hold.
+
+    Parameters
+    ----------
+    spec : DatasetSpec
+        Says how large its archives are, packed and unpacked; one of unknown size counts nothing.
+    archives : Path
+        Existing folder of the archives.
+    files : Path
+        Folder that they are unpacked into. The rest of an unpacking that was killed is removed: it is made again from
+        its beginning, and must not count as taken.
+
+    Raises
+    ------
+    ArchiveError
+        The disk has too little room; the message says how much is missing, and where.
+    """
+    for rest in files.parent.glob(f".{files.name}.*"):
+        shutil.rmtree(rest, ignore_errors=True)
+    to_come = sum(_to_come(archive, archives) for archive in spec.archives)
+    unpacked = sum(_unpacked(archive, archives) for archive in spec.archives)
+    free = shutil.disk_usage(archives).free
+    if to_come + unpacked > free:
+        raise ArchiveError(
+            f"full/{spec.name} needs {to_come + unpacked} bytes ({size(to_come)} to download, {size(unpacked)} "
+            f"unpacked) on the disk of {archives}, where {free} ({size(free)}) are free; make room, or set GALD_DATA "
+            "to a folder on another disk and move there what the data folder holds"
+        )
+
+
+def download_size(archive: Archive) -> int | None:
+    """Bytes of an archive, or about so many; None if not known."""
+    return archive.size if archive.size is not None else archive.about
+
+
+def size(count: int) -> str:
+    """Spell a number of bytes for reading.
+
+    Examples
+    --------
+    >>> size(967382037), size(11_000_000_000), size(2_100_000_000), size(30_700_000), size(900)
+    ('967 MB', '11 GB', '2.1 GB', '31 MB', '1 kB')
+    """
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if count >= 0.9995 * unit:
+            return f"{count / unit:.{1 if count < 9.95 * unit and name == 'GB' else 0}f} {name}"
+    return f"{count / 1e3:.0f} kB"
+
+
+def _to_come(archive: Archive, folder: Path) -> int:
+    if here(archive, folder) is not None:
+        return 0
+    return max(0, (download_size(archive) or 0) - Part(folder, archive.name).size)
+
+
+def _unpacked(archive: Archive, folder: Path) -> int:
+    if archive.unpacked is not None:
+        return archive.unpacked
+    copy = here(archive, folder)
+    return int(_GROWTH * (copy.stat().st_size if copy is not None else download_size(archive) or 0))
