@@ -160,7 +160,8 @@ def _predict_split(run: Run, model: Segmentor, split: PreparedSplit, folder: Pat
     tally = Tally.empty(len(manifest["classes"]))
     kept = gallery_indices(len(split), params.gallery)
     samples, told = [], time.monotonic()
-    for index, sample in enumerate(split):
+    for index in range(len(split)):
+        sample = split.verified(index)
         prediction = _predict_sample(model, sample, params)
         try:
             tally.add(sample.mask, prediction, params.boundary_width)
