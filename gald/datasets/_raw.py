@@ -1,9 +1,9 @@
-"""Reads what single benchmarks store in ways of their own: MATLAB label maps, masks of colours, tables of facts."""
+"""Reads what benchmarks store: lists and pairs of files, masks as PNG ids, MATLAB maps or colours, tables of facts."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,58 @@ def read_table(name: str) -> list[dict[str, str]]:
     """Read ``classes/<name>.csv``, the rows of a table with a header."""
     with (_TABLES / f"{name}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def pair(images: Mapping[str, Path], masks: Mapping[str, Path], where: str) -> list[RawSample]:
+    """Pair images and masks that bear the same id, never by their order.
+
+    Raises
+    ------
+    DatasetError
+        Some have no partner; the message names them.
+    """
+    alone = sorted(images.keys() ^ masks.keys())
+    if alone:
+        named = ", ".join(f"{name} ({'no mask' if name in images else 'no image'})" for name in alone[:20])
+        raise DatasetError(f"{where}: {len(alone)} without a partner: {named}; run `gald download` again")
+    return [RawSample(name, images[name], masks[name]) for name in sorted(images)]
+
+
+def read_list(path: Path) -> list[str]:
+    """Read the lines of a list of the benchmark, without blank ones.
+
+    Raises
+    ------
+    DatasetError
+        The list is missing.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path} is missing; run `gald download` again")
+    return [line for line in path.read_text().splitlines() if line.strip()]
+
+
+def read_png_ids(sample: RawSample) -> npt.NDArray[np.generic]:
+    """Read a mask stored as a single-channel PNG of raw ids.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w)
+
+    Raises
+    ------
+    DatasetError
+        The PNG has colours or 16 bits: ids would be lost by a conversion.
+    OSError
+        The file is absent or damaged.
+    """
+    import numpy as np
+    from PIL import Image
+
+    assert sample.mask is not None  # asked for on labelled splits alone
+    with Image.open(sample.mask) as picture:
+        if picture.mode not in ("L", "P"):
+            raise DatasetError(f"{sample.mask}: a mask of raw ids has mode L or P, found {picture.mode}")
+        return np.asarray(picture)
 
 
 def read_mat_ids(sample: RawSample, field: str) -> npt.NDArray[np.generic]:

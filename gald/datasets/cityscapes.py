@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from gald.datasets._spec import Archive, DatasetSpec, Login, RawSample, pair, read_classes, read_png_ids
+from gald.datasets._raw import pair, read_png_ids
+from gald.datasets._spec import Archive, DatasetSpec, Login, RawSample, read_classes
 
 _IMAGE = "_leftImg8bit.png"
 _LABELLED = ("train", "val")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gald.datasets._raw import read_mat_ids
-from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, read_classes, read_list
+from gald.datasets._raw import read_list, read_mat_ids
+from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, read_classes
 
 if TYPE_CHECKING:
     import numpy as np

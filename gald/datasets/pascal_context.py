@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gald.datasets._raw import read_mat_ids, read_table
-from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, Segment, read_classes, read_list
+from gald.datasets._raw import read_list, read_mat_ids, read_table
+from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, Segment, read_classes
 from gald.errors import DatasetError
 
 if TYPE_CHECKING:
