@@ -33,9 +33,10 @@ def _settings() -> Iterator[None]:
 
 
 def build(kind: str, name: str) -> nn.Module:
-    """Build a plugin with its defaults, every norm moved off its start, which may cut gradients off."""
+    """Build a plugin with its defaults, but nothing that starts at zero, which may cut gradients off."""
     given = () if kind == "backbone" else (CHANNELS,)
-    module = plugins.load(f"models/{kind}", name)(*given, **REQUIRED.get(name, {}))
+    off = {"zero_start": False} if "zero_start" in plugins.signature(f"models/{kind}", name) else {}
+    module = plugins.load(f"models/{kind}", name)(*given, **off, **REQUIRED.get(name, {}))
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d | nn.GroupNorm):
             nn.init.uniform_(part.weight, 0.5, 1.5)

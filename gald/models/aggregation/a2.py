@@ -1,0 +1,60 @@
+"""Double attention: gather what the image holds into a few descriptors, then hand each position a mixture of them.
+
+The first attention weighs the positions for each descriptor, the second the descriptors for each position. Both are
+small matrices, so the cost is linear in the positions.
+
+References
+----------
+Chen, Kalantidis, Li, Yan, Feng: A2-Nets: Double Attention Networks, NeurIPS 2018, section
+"The Double Attention Block" and its equation.
+"""
+
+from torch import nn
+
+from gald.models.layers import Feature
+
+
+class DoubleAttention(nn.Module):
+    """x + BN(Wz (A softmax_l(B)^T) softmax_n(V)), with A, B and V 1x1 projections of x.
+
+    Both softmaxes are the paper's: B over the positions for each descriptor, V over the descriptors for each position
+    (a common implementation takes the positions there too). The norm behind the last convolution is our addition, as
+    in every residual block here.
+    """
+
+    def __init__(self, channels: int, inner: int, descriptors: int, zero_start: bool) -> None:
+        super().__init__()
+        self.feature = nn.Conv2d(channels, inner, 1)
+        self.gather = nn.Conv2d(channels, descriptors, 1)
+        self.distribute = nn.Conv2d(channels, descriptors, 1)
+        norm = nn.BatchNorm2d(channels)
+        if zero_start:
+            nn.init.zeros_(norm.weight)
+        self.out = nn.Sequential(nn.Conv2d(inner, channels, 1), norm)
+
+    def forward(self, feature: Feature) -> Feature:
+        """Aggregate (N, C, H, W) to the same shape."""
+        over_positions = self.gather(feature).flatten(2).softmax(dim=2)  # (N, descriptors, L)
+        over_descriptors = self.distribute(feature).flatten(2).softmax(dim=1)
+        gathered = self.feature(feature).flatten(2) @ over_positions.transpose(1, 2)  # (N, inner, descriptors)
+        distributed = (gathered @ over_descriptors).unflatten(2, feature.shape[-2:])
+        summed: Feature = feature + self.out(distributed)
+        return summed
+
+
+def build(channels: int, *, reduction: int = 4, descriptors: int = 0, zero_start: bool = False) -> DoubleAttention:
+    """Double attention block, (N, C, H, W) to the same shape.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the feature.
+    reduction : int
+        The gathered features have channels // reduction channels; the paper takes a quarter.
+    descriptors : int
+        Number of descriptors; 0 takes as many as the gathered features have channels, as the paper does.
+    zero_start : bool
+        Let the block start as the identity. The paper does not say that it does.
+    """
+    inner = max(1, channels // reduction)
+    return DoubleAttention(channels, inner, descriptors or inner, zero_start)

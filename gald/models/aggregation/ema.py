@@ -1,0 +1,116 @@
+"""Expectation-maximisation attention: describe the image by a few bases, and each position as a mixture of them.
+
+The bases are the means of a mixture, fitted to the positions of each image in a few steps of expectation (whose
+position is it?) and maximisation (where is the mean?). The start of the fit is learnt as a moving average.
+
+References
+----------
+Li, Zhong, Wu, Yang, Lin, Liu: Expectation-Maximization Attention Networks for Semantic Segmentation, ICCV 2019,
+section 3; equation 15 is the moving average.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gald.errors import ModelError
+from gald.models.layers import Feature, conv_norm_act
+
+_EPSILON = 1e-6  # of the released code, under norms and sums of responsibilities
+
+Positions = Float[Tensor, "n c l"]
+Bases = Float[Tensor, "n c k"]
+Responsibilities = Float[Tensor, "n k l"]
+
+
+def expect(positions: Positions, bases: Bases) -> Responsibilities:
+    """Share of each basis in each position; the shares of a position sum to one."""
+    return (bases.transpose(1, 2) @ positions).softmax(dim=1)
+
+
+def maximise(positions: Positions, shares: Responsibilities) -> Bases:
+    """Mean of the positions by their shares in each basis, brought to length one."""
+    weights = shares / (shares.sum(dim=2, keepdim=True) + _EPSILON)
+    means = positions @ weights.transpose(1, 2)
+    normed: Bases = means / (means.norm(dim=1, keepdim=True) + _EPSILON)
+    return normed
+
+
+class ExpectationMaximisation(nn.Module):
+    """ReLU(x + BN(W2 ReLU(bases shares))), bases and shares fitted to W1 x.
+
+    The released code lets no gradient pass the fit, and with that none reach W1, which stays as it was drawn. Here
+    gradients pass the last step, unless asked otherwise; the steps before only say where it starts.
+
+    In training the moving average takes the mean of the batch's bases in each forward pass. In evaluation the kept
+    bases start the fit and stay as they are.
+    """
+
+    bases: Tensor
+
+    def __init__(self, channels: int, bases: int, steps: int, momentum: float, gradient_steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.momentum = momentum
+        self.gradient_steps = gradient_steps
+        self.before = nn.Conv2d(channels, channels, 1)
+        self.after = conv_norm_act(channels, channels, 1, activation=False)
+        self.register_buffer("bases", functional.normalize(torch.randn(1, channels, bases), dim=1))
+
+    def forward(self, feature: Feature) -> Feature:
+        """Aggregate (N, C, H, W) to the same shape."""
+        positions = self.before(feature).flatten(2)
+        shares, bases = self.fit(positions)
+        if self.training:
+            self._keep(bases.detach())
+        described = functional.relu((bases @ shares).reshape(feature.shape))
+        aggregated: Feature = functional.relu(feature + self.after(described))
+        return aggregated
+
+    def fit(self, positions: Positions) -> tuple[Responsibilities, Bases]:
+        """Shares and bases of each image after the last step, begun from the kept bases."""
+        bases = self.bases.to(positions.dtype, copy=True).expand(len(positions), -1, -1)
+        differentiable = torch.is_grad_enabled()
+        for step in range(self.steps):
+            with torch.set_grad_enabled(differentiable and step >= self.steps - self.gradient_steps):
+                shares = expect(positions, bases)
+                bases = maximise(positions, shares)
+        return shares, bases
+
+    def _keep(self, bases: Bases) -> None:
+        mean = bases.mean(dim=0, keepdim=True, dtype=self.bases.dtype)
+        self.bases.lerp_(mean, 1 - self.momentum)
+
+
+def build(
+    channels: int, *, bases: int = 64, steps: int = 3, momentum: float = 0.9, gradient_steps: int = 1
+) -> ExpectationMaximisation:
+    """Expectation-maximisation attention, (N, C, H, W) to the same shape.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the feature.
+    bases : int
+        Number K of bases.
+    steps : int
+        Steps of the fit, in training and evaluation.
+    momentum : float
+        Part of the kept bases that stays in an update, in [0, 1].
+    gradient_steps : int
+        Number of last steps that gradients pass through, 0 to `steps`; the released code's is 0, which leaves the
+        first convolution untrained.
+
+    Raises
+    ------
+    ModelError
+        No basis or step, more steps with gradients than steps, or a momentum outside [0, 1].
+    """
+    if bases < 1 or steps < 1:
+        raise ModelError(f"aggregation ema: bases is {bases} and steps is {steps}; both must be 1 or more")
+    if not 0 <= gradient_steps <= steps:
+        raise ModelError(f"aggregation ema: gradient_steps is {gradient_steps}; allowed are 0 to steps, {steps}")
+    if not 0 <= momentum <= 1:
+        raise ModelError(f"aggregation ema: momentum is {momentum}; it must lie in [0, 1]")
+    return ExpectationMaximisation(channels, bases, steps, momentum, gradient_steps)
