@@ -1,0 +1,169 @@
+"""`gald datasets`: states, sizes and next commands, read from files that say so."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gald import paths
+from gald.commands.datasets import datasets
+from gald.datasets import cityscapes, load_spec, names
+from gald.download.run import archives_folder
+from gald.files import sha256
+
+
+def params(**sources: str) -> SimpleNamespace:
+    return SimpleNamespace(seed=7, source=lambda name: sources.get(name) or load_spec(name).source)
+
+
+@pytest.fixture(autouse=True)
+def _repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    for name in ("GALD_MIRROR", "GALD_OFFLINE", "CITYSCAPES_USERNAME", "CITYSCAPES_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def row(text: str, name: str) -> str:
+    """Columns source, state and size of a benchmark, its first line of the table."""
+    return next(line for line in text.splitlines() if line.startswith(name))
+
+
+def step(text: str, name: str) -> str:
+    """What follows the benchmark's next command, in one line; empty if there is none."""
+    lines = text.split("\n\n")[1].splitlines()
+    found = [number for number, line in enumerate(lines) if f"full/{name} " in f"{line} "]
+    if not found or not lines[0].startswith("Next"):
+        return ""
+    rest = lines[found[0] + 1 :]
+    follow = next((number for number, line in enumerate(rest) if line.startswith("  gald")), len(rest))
+    return " ".join(" ".join([lines[found[0]], *rest[:follow]]).split())
+
+
+def archives(name: str) -> Path:
+    folder = archives_folder("full", name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def test_an_empty_machine() -> None:
+    text = datasets(params())
+    for name in names():
+        spec = load_spec(name)
+        assert row(text, name).split()[:3] == [name, spec.source, "missing"]
+        assert f"gald download full/{name}" in step(text, name)
+        assert all(archive.name in step(text, name) for archive in spec.archives)
+        assert all(word in " ".join(text.split()) for word in spec.licence.split())
+        for other in spec.alternatives:
+            assert any(line.split()[:2] == [name, other.source] for line in text.splitlines())
+    assert "967 MB" in row(text, "ade20k")
+    assert "11 GB" in row(text, "cityscapes")
+    assert "1.3 GB+" in row(text, "pascal_context")  # the size of its JSON is not published
+    assert max(map(len, text.splitlines())) <= 120
+    assert "seed 7" in text
+    assert "prepared: none" in text
+
+
+def test_what_a_login_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = step(datasets(params()), "cityscapes")
+    assert "first register at https://www.cityscapes-dataset.com/register/" in needed
+    assert "CITYSCAPES_USERNAME and CITYSCAPES_PASSWORD" in needed
+    assert "data/raw/full/cityscapes/archives" in needed
+    write(tmp_path / "home" / "cityscapesscripts" / "credentials.json", {"username": "me", "password": "s3cr3t"})
+    text = datasets(params())
+    assert "register" not in step(text, "cityscapes")
+    assert "s3cr3t" not in text
+    monkeypatch.setenv("GALD_OFFLINE", "1")
+    assert step(datasets(params()), "ade20k").endswith("first unset GALD_OFFLINE")
+
+
+def test_archives_on_their_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = cityscapes.SPEC.archives
+    (archives("cityscapes") / first.name).write_bytes(b"x")
+    (archives("cityscapes") / f".{second.name}.part").write_bytes(bytes(2_000_000))
+    text = datasets(params())
+    assert "archives: 1 of 2, 2 MB begun" in row(text, "cityscapes")
+    assert first.name not in step(text, "cityscapes")
+    assert f"{second.name} (11 GB)" in step(text, "cityscapes")
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / second.name).write_bytes(b"x")
+    monkeypatch.setenv("GALD_MIRROR", str(tmp_path / "mirror"))
+    text = datasets(params())
+    assert "archives: 2 of 2" in row(text, "cityscapes")
+    assert step(text, "cityscapes") == "gald download full/cityscapes verifies and unpacks the archives that are here"
+    assert str(tmp_path / "mirror") in text.replace("\n", " ")
+
+
+def test_downloaded_prepared_packed() -> None:
+    write(paths.raw_json("full", "camvid"), {"source": "segnet", "tree_sha256": "t"})
+    text = datasets(params())
+    assert " downloaded " in row(text, "camvid")
+    assert step(text, "camvid") == "gald prepare full/camvid makes images and masks of what is unpacked"
+    write(paths.manifest("full", "camvid"), {"source": "segnet", "raw_sha256": "t"})
+    write(paths.manifest("mini", "ade20k"), {})
+    text = datasets(params())
+    assert " prepared " in row(text, "camvid")
+    assert step(text, "camvid") == ""
+    assert "prepared: ade20k." in text
+    write(paths.packed_json("full", "camvid"), {"manifest_sha256": "of another"})
+    assert "packed" not in row(datasets(params()), "camvid")
+    write(paths.packed_json("full", "camvid"), {"manifest_sha256": sha256(paths.manifest("full", "camvid"))})
+    assert " prepared, packed " in row(datasets(params()), "camvid")
+
+
+def test_what_is_here_is_of_other_raw_data() -> None:
+    write(paths.raw_json("full", "camvid"), {"source": "segnet", "tree_sha256": "t"})
+    write(paths.manifest("full", "camvid"), {"source": "segnet", "raw_sha256": "another"})
+    text = datasets(params())
+    assert " prepared from older files " in row(text, "camvid")
+    assert step(text, "camvid").startswith("gald prepare full/camvid")
+    text = datasets(params(camvid="original"))
+    assert " only segnet is here " in row(text, "camvid")
+    assert step(text, "camvid").startswith("gald download full/camvid 701_StillsRaw_full.zip")
+    write(paths.raw_json("full", "camvid"), {"tree_sha256": "t"})
+    paths.manifest("full", "camvid").unlink()
+    assert " of an older version " in row(datasets(params()), "camvid")
+    paths.raw_json("full", "camvid").write_text("{")
+    assert " missing " in row(datasets(params()), "camvid")
+
+
+def test_an_archive_that_only_a_person_can_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = tuple(dataclasses.replace(archive, urls=(), login=None) for archive in cityscapes.SPEC.archives)
+    monkeypatch.setattr(cityscapes, "SPEC", dataclasses.replace(cityscapes.SPEC, archives=alone))
+    assert "first get it from https://" in step(datasets(params()), "cityscapes")
+
+
+def test_data_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "DATA_ROOT", tmp_path / "other" / "disk")
+    write(paths.raw_json("full", "camvid"), {"source": "segnet", "tree_sha256": "t"})
+    text = datasets(params())
+    assert " downloaded " in row(text, "camvid")
+    assert f"Data lie in {tmp_path / 'other' / 'disk'}" in text.replace("\n", " ")
+
+
+def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
+    """The command answers at once: neither torch nor numpy nor a library of the network is imported."""
+    code = (
+        "import sys\n"
+        "from types import SimpleNamespace\n"
+        "from gald.datasets import load_spec\n"
+        "from gald.commands.datasets import datasets\n"
+        "datasets(SimpleNamespace(seed=0, source=lambda name: load_spec(name).source))\n"
+        "print(sorted({'torch', 'numpy', 'requests', 'pooch', 'scipy', 'PIL'} & set(sys.modules)))\n"
+    )
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ)
+    assert done.stdout.strip() == "[]"
+    assert time.monotonic() - begun < 5.0
