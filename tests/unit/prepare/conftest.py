@@ -1,0 +1,59 @@
+"""Raw data of miniatures, laid out as the download stage does."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gald import paths
+from gald.datasets import load_spec
+from gald.datasets._native import MINIATURES
+from gald.datasets._writers import draw_archives
+from gald.download.archives import unpack
+from gald.files import sha256, tree_digest, write_json
+
+SMALL = {"train": 9, "val": 3, "test": 3}  # nine, so that the training split's oddities are still drawn
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, empty; miniatures of a few scenes."""
+    monkeypatch.chdir(tmp_path)
+    for name, miniature in list(MINIATURES.items()):
+        splits = {split: SMALL[split] for split in miniature.splits}
+        monkeypatch.setitem(MINIATURES, name, miniature._replace(splits=splits))
+    return tmp_path
+
+
+@pytest.fixture
+def lay_out(repository: Path) -> Callable[..., Path]:
+    """Draw and unpack a miniature, write its raw.json; return the folder of its files."""
+
+    def lay(name: str, source: str | None = None) -> Path:
+        spec, root = load_spec(name, source), paths.raw("mini", name)
+        for part in ("archives", "files"):
+            (root / part).mkdir(parents=True)
+        draw_archives(name, root / "archives", 3, source)
+        listed = []
+        for archive in spec.archives:
+            path = root / "archives" / archive.name
+            unpack(path, archive, root / "files", "draw it again")
+            entry = {"name": archive.name, "sha256": sha256(path), "bytes": path.stat().st_size, "source": "drawn"}
+            listed.append(entry)
+        raw = {"edition": "mini", "dataset": name, "source": spec.source, "archives": listed}
+        tree = tree_digest(root / "files")
+        write_json(paths.raw_json("mini", name), raw | {"tree_sha256": tree, "files": 1, "generator": None})
+        return root / "files"
+
+    return lay
+
+
+@pytest.fixture
+def params() -> Callable[..., SimpleNamespace]:
+    """Make a prepare section."""
+
+    def make(processes: int | None = 1, on_error: str = "stop") -> SimpleNamespace:
+        return SimpleNamespace(processes=processes, on_error=on_error)
+
+    return make

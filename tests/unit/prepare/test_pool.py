@@ -1,0 +1,115 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from gald.errors import DatasetError
+from gald.prepare import pool
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    assert pool.workers(None, 10_000) == 6
+    assert pool.workers(None, 100) == 3
+    assert pool.workers(8, 10_000) == 8
+    assert pool.workers(8, 0) == 1
+
+
+def test_everything_comes_once() -> None:
+    assert list(pool.spread(double, range(5), 1)) == [0, 2, 4, 6, 8]
+    # operator.mul can be sent to a process that does not know this file
+    found = sorted(pool.spread(partial(pow, 2), range(100), 2))
+    assert found == [2**k for k in range(100)]
+
+
+def test_errors_of_the_work_arrive() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(pool.spread(partial(divmod, 1), [1, 1, 0, 1], 2))
+
+
+def test_a_worker_that_is_ended_from_outside() -> None:
+    with pytest.raises(DatasetError, match=r"prepare\.processes below 2, then repeat the command; it goes on"):
+        list(pool.spread(os._exit, [9], 2))
+
+
+def test_few_are_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[int] = []
+
+    class Tasks:
+        def __len__(self) -> int:
+            return 10_000
+
+        def __getitem__(self, part: slice) -> list[int]:
+            handed.extend(range(part.start, part.stop))
+            return list(range(part.start, part.stop))
+
+    results = pool.spread(partial(pow, 2), Tasks(), 1 + 1)  # type: ignore[arg-type]
+    next(results)
+    assert len(handed) <= (3 * 2 + 6) * 8  # the window, and once more as portions are replaced
+    results.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_no_worker_outlives_its_parent(end: signal.Signals) -> None:
+    code = """
+        import os, sys, time
+        from functools import partial
+        from gald.prepare.pool import spread
+        if __name__ == "__main__":
+            for _ in spread(time.sleep, [0.01] * 32 + [60] * 32, 2):
+                children = open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read()
+                print(children, flush=True)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    children = [int(child) for child in process.stdout.readline().split()]
+    assert len(children) >= 2
+    process.send_signal(end)
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while any(map(alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(map(alive, children))
+
+
+def test_an_interrupt_is_the_parents_business() -> None:
+    code = """
+        import os, signal, sys, time
+        from gald.prepare.pool import spread
+        if __name__ == "__main__":
+            try:
+                for _ in spread(time.sleep, [0.02] * 500, 2):
+                    print("up", flush=True)
+            except KeyboardInterrupt:
+                sys.exit(130)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)  # as the keyboard does: to all of them
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == ""  # no worker's traceback
