@@ -163,10 +163,7 @@ def _predict_split(run: Run, model: Segmentor, split: PreparedSplit, folder: Pat
     for index in range(len(split)):
         sample = split.verified(index)
         prediction = _predict_sample(model, sample, params)
-        try:
-            tally.add(sample.mask, prediction, params.boundary_width)
-        except ValueError as error:
-            raise DatasetError(f"{split.folder}: sample {sample.id}: {error}; prepare the dataset again") from error
+        tally.add(sample.mask, prediction, params.boundary_width)
         if index in kept:
             file = folder / f"{index:05d}-{sample.id.replace('/', '_')}.png"
             files.write_bytes(file, _palette_png(prediction, manifest["palette"]))

@@ -52,6 +52,7 @@ def build_report(suite: Suite) -> None:
         gallery=blocks,
         gallery_notes=notes,
         photographs=suite.edition == "full",
+        data=list(_data_views(suite, contents)),
         runs=list(_run_views(suite, contents)),
         environments=list(_environments(contents)),
     )
@@ -149,6 +150,19 @@ def _class_cell(line: Line, name: str) -> dict[str, str]:
     return {"text": points(mean), "share": f"{mean:.2f}"}
 
 
+def _data_views(suite: Suite, contents: Sequence[Content]) -> Iterable[dict[str, str]]:
+    """Name each benchmark's published form, and the page of its audit."""
+    first = {run.dataset: run for run in reversed(_runs(contents))}
+    for line in {line.dataset: line for content in contents for line in content.lines}.values():
+        about = first[line.dataset].metrics["source"]["about"]
+        yield {"title": line.title, "about": about, "page": _from(suite, paths.audit(suite.edition, line.dataset))}
+
+
+def _from(suite: Suite, path: Path) -> str:
+    """Path of a file as the start page's links have it."""
+    return Path(os.path.relpath(path, paths.reports(suite.name))).as_posix()
+
+
 def _run_views(suite: Suite, contents: Sequence[Content]) -> Iterable[dict[str, Any]]:
     for run in _runs(contents):
         record = run.record
@@ -162,7 +176,7 @@ def _run_views(suite: Suite, contents: Sequence[Content]) -> Iterable[dict[str, 
             "params": record["params_sha256"][:10],
             "weights": record["weights"]["sha256"][:10],
             "code": record["code"]["digest"][:10],
-            "metrics": Path(os.path.relpath(paths.metrics(run.name), paths.reports(suite.name))).as_posix(),
+            "metrics": _from(suite, paths.metrics(run.name)),
         }
 
 

