@@ -152,7 +152,11 @@ def _remarks(params: Params) -> list[str]:
         f"Miniatures are drawn from seed {params.seed} and need no download; prepared: {', '.join(ready) or 'none'}. "
         "For example: gald download mini/camvid",
     )
-    return [line for sentence in text for line in textwrap.wrap(sentence, _WIDTH, break_long_words=False)]
+    return [
+        line
+        for sentence in text
+        for line in textwrap.wrap(sentence, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    ]
 
 
 def _read(path: Path) -> dict[str, Any]:

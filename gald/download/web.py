@@ -163,7 +163,10 @@ class _Check:
         kind = answer.headers.get("Content-Type", "")
         login = self._archive.login
         if kind.startswith("text/html") or (login is not None and shown(answer.url or "").startswith(login.url)):
-            raise PageError(f"{self._url}: answers with a web page, not with the archive", again=login is not None)
+            hint = "" if login is None else f"; is the account allowed to have it? Log in at {login.url} and see"
+            raise PageError(
+                f"{self._url}: answers with a web page, not with the archive{hint}", again=login is not None
+            )
 
     def _version(self, answer: Response, total: int | None) -> Version:
         return Version(self._url, answer.headers.get("ETag"), answer.headers.get("Last-Modified"), total)

@@ -1,5 +1,6 @@
 import errno
 import io
+import random
 import shutil
 import tarfile
 import zipfile
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gald.datasets._spec import Archive
+from gald.datasets._spec import Archive, Lookalike
+from gald.download import archives
 from gald.download.archives import unpack, verify
 from gald.errors import ArchiveError
 
@@ -151,3 +153,93 @@ def test_verify_prefers_the_strongest_digest(tmp_path: Path) -> None:
             verify(path, Archive("a.zip", digests={algorithm: "00"}), "get it again")
     with pytest.raises(ArchiveError, match="expected 4 bytes, found 3"):
         verify(path, Archive("a.zip", digests=good, size=4), "")
+
+
+@pytest.mark.parametrize("name", ["top-1//etc/x.png", "top-1/../x.png"])
+def test_no_path_leaves_its_folder_once_its_top_is_cut_off(tmp_path: Path, name: str) -> None:
+    everything = Archive("a.zip", strip=r"top-[^/]+/")
+    refused(make_zip(tmp_path / "a.zip", {name: b""}), everything, "outside its folder")
+
+
+def test_a_file_that_is_also_a_folder(tmp_path: Path) -> None:
+    everything = Archive("a.zip")
+    refused(make_zip(tmp_path / "a.zip", {"a": b"", "a/b": b""}), everything, "'a' is both a file and a folder")
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_without_a_digest_the_whole_archive_is_read(tmp_path: Path, pinned: bool) -> None:
+    path = make_zip(tmp_path / "a.zip", WANTED)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"not wanted")] ^= 1
+    path.write_bytes(content)
+    archive = Archive("a.zip", (), ARCHIVE.members, ARCHIVE.strip, {"md5": "of this very file"} if pinned else {})
+    if pinned:
+        (tmp_path / "target").mkdir()
+        assert unpack(path, archive, tmp_path / "target", "") == 2
+    else:
+        refused(path, archive, r"damaged archive \(Bad CRC-32 for file 'top-1/README'\)")
+
+
+def test_the_checksum_at_the_end_of_a_compressed_tar_is_read(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "a.tar.gz", WANTED)
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+    refused(path, Archive("a.tar.gz", (), TAR.members, TAR.strip), r"damaged archive \(CRC check failed")
+
+
+def test_a_bomb_among_what_is_not_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        info = tarfile.TarInfo("not wanted")
+        info.size = 80 << 20
+        archive.addfile(info, io.BytesIO(bytes(info.size)))
+    refused(path, Archive("a.tar.gz", (), TAR.members), "more than the .* plausible")
+
+
+def test_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_MOST_FILES", 2)
+    refused(make_zip(tmp_path / "a.zip", WANTED), ARCHIVE, "more than 2 members")
+
+
+@pytest.mark.parametrize("lie", [-1, 1])
+def test_a_declared_size_that_is_not_true(tmp_path: Path, lie: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_zip(tmp_path / "a.zip", {"top-1/a/x.png": b"x" * 3000})
+    content = path.read_bytes()
+    path.write_bytes(content.replace((3000).to_bytes(4, "little"), (3000 + lie).to_bytes(4, "little")))
+    refused(path, ARCHIVE, "damaged|fewer bytes|more bytes")
+
+
+def test_a_lookalike_is_named(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"Annotations_Part/x.mat": b""})
+    (tmp_path / "target").mkdir()
+    lookalikes = (Lookalike("other", "no"), Lookalike("Annotations_Part/", "that of PASCAL-Part"))
+    with pytest.raises(ArchiveError, match=r"a\.zip is that of PASCAL-Part; delete it"):
+        unpack(path, ARCHIVE, tmp_path / "target", "delete it", lookalikes)
+
+
+@pytest.mark.parametrize(
+    ("archive", "make"),
+    [(ARCHIVE, make_zip), (TAR, make_tar), (Archive("a.tar.gz", (), TAR.members, TAR.strip), make_tar)],
+)
+def test_damage_of_any_kind_is_one_error(tmp_path: Path, archive: Archive, make: Callable[..., Path]) -> None:
+    """Bits flipped and bytes cut at random: what is unpacked is right, or nothing but an ArchiveError is raised."""
+    generator = random.Random(0)
+    whole = {f"top-1/a/{n}.png": bytes([n]) * 300 for n in range(5)} | {"top-1/b": b"b" * 50}
+    content = make(tmp_path / archive.name, whole).read_bytes()
+    path = tmp_path / archive.name
+    outcomes = set()
+    for trial in range(150):
+        bad = bytearray(content)
+        for _ in range(generator.randint(1, 3)):
+            bad[generator.randrange(len(bad))] ^= 1 << generator.randrange(8)
+        path.write_bytes(bad[: generator.randint(1, len(bad))] if trial % 3 == 0 else bad)
+        target = tmp_path / str(trial)
+        target.mkdir()
+        try:
+            unpack(path, archive, target, "")
+            outcomes.add("unpacked")
+        except ArchiveError:
+            outcomes.add("refused")
+        assert all(file.resolve().is_relative_to(target.resolve()) for file in target.rglob("*"))
+    assert "refused" in outcomes
