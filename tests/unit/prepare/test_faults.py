@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -204,8 +205,6 @@ def test_lists_are_checked(lay_out: LayOut, params: Make) -> None:
 
 
 def test_no_id_leads_out_of_the_folder(lay_out: LayOut, params: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     spec = load_spec("camvid")
 
     def index(raw: Path) -> dict[str, list[RawSample]]:
@@ -247,7 +246,8 @@ def test_full_disk(processes: int, lay_out: LayOut, params: Make, monkeypatch: p
     assert not list(Path().rglob("*.part"))
 
 
-def test_two_at_once(lay_out: LayOut, params: Make) -> None:
+def test_two_at_once(lay_out: LayOut, params: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     lay_out("camvid")
+    monkeypatch.setattr("gald.locking.WAIT_S", 0.2)
     with held("prepare/mini/camvid", wait_s=0.0), pytest.raises(RunBusy):
         prepare("mini", "camvid", params())
