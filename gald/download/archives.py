@@ -140,7 +140,8 @@ def unpack(path: Path, archive: Archive, target: Path, remedy: str, lookalikes: 
                 _write(member, target / name, path)
             if not archive.digests:
                 for member in others:
-                    _read_through(member)
+                    for _ in _chunks(member, path):
+                        pass  # for the sake of its checksum
     except _DAMAGE as error:
         raise ArchiveError(f"{path}: a damaged archive ({_first_line(error)}); {remedy}") from error
     except ArchiveError as error:
@@ -251,8 +252,8 @@ def _write(member: _Member, target: Path, path: Path) -> None:
     """Copy one member; exactly the declared bytes, or an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     left = member.size
-    with member.open() as source, target.open("wb") as file:
-        while chunk := source.read(_CHUNK):
+    with target.open("wb") as file:
+        for chunk in _chunks(member, path):
             left -= len(chunk)
             if left < 0:
                 break
@@ -262,8 +263,11 @@ def _write(member: _Member, target: Path, path: Path) -> None:
         raise ArchiveError(f"{path}: member {member.path!r} holds {relation} bytes than its declared {member.size}")
 
 
-def _read_through(member: _Member) -> None:
-    """Read what is not wanted, for the sake of its checksum."""
-    with member.open() as source:
-        while source.read(_CHUNK):
-            pass
+def _chunks(member: _Member, path: Path) -> Iterator[bytes]:
+    """Read a member; a place in the archive that does not exist is damage, and no fault of this disk."""
+    try:
+        with member.open() as source:
+            while chunk := source.read(_CHUNK):
+                yield chunk
+    except OSError as error:
+        raise ArchiveError(f"{path}: a damaged archive ({member.path!r}: {_first_line(error)})") from error
