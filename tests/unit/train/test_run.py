@@ -19,6 +19,7 @@ from gald import files, locking, paths
 from gald.errors import DatasetError, RunBusy, TrainingDiverged, TrainingInterrupted
 from gald.models.segmentor import build_segmentor
 from gald.params import Run
+from gald.prepare.pack import pack
 from gald.train import history, loop
 from gald.train import run as train_run
 from gald.train.run import train
@@ -100,6 +101,26 @@ def test_a_repeated_run_is_the_same_to_the_bit_whatever_the_workers(make_run: Ca
     train(threaded)
     assert outcome(threaded)[0] == first[0]
     assert outcome(threaded)[2:] == first[2:]
+
+
+def test_the_store_that_samples_are_read_from_changes_no_bit(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    train(run)
+    from_files = outcome(run)
+    pack("mini", "camvid")
+    train(run)
+    assert outcome(run) == from_files
+
+
+def test_a_training_waits_for_a_store_under_way(make_run: Callable[..., Run], caplog: Any) -> None:
+    caplog.set_level("INFO", "gald")
+    with locking.held("pack/mini/camvid", wait_s=0):
+        training = threading.Thread(target=train, args=[make_run()])
+        training.start()
+        wait_until(lambda: "waiting for process" in caplog.text)
+        assert not paths.run_json("mini/camvid/none-seed0").exists()
+    training.join(60)
+    assert paths.run_json("mini/camvid/none-seed0").exists()
 
 
 def test_threads_and_recipe_are_part_of_a_runs_digest_and_its_evaluation_is_not(make_run: Callable[..., Run]) -> None:
