@@ -25,6 +25,16 @@ def test_images_become_fractions_in_the_order_of_networks() -> None:
     assert inputs[1, 2, 0, 3].item() == pytest.approx(images[1, 0, 3, 2].item() / 255)
 
 
+def test_inputs_in_memory_used_before_are_the_same_bits() -> None:
+    out = torch.full((2, 3, 5, 7), torch.nan).to(memory_format=torch.channels_last)
+    for seed in range(2):
+        images = torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+        found = as_input(images, out=out)
+        assert found is out
+        assert torch.equal(found, as_input(images))
+        assert as_input(images).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_logits_are_resized_to_the_masks_size_before_the_class_is_chosen(model: Segmentor) -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(np.uint8)
     found = predict(model, image, (61, 95))

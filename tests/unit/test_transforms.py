@@ -1,51 +1,104 @@
-import math
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
+from gald._torchvision import import_with_torchvision
 from gald.params import Run, TrainParams, read_yaml
-from gald.transforms import PADDING_COLOUR, Draws, Window, augment, draw, jitter, resize_image, resize_mask
+from gald.transforms import (
+    CROPS_TRIED,
+    PADDING_COLOUR,
+    Draws,
+    augment,
+    draw,
+    is_balanced,
+    nearest,
+    resize_image,
+    resize_mask,
+    span,
+)
 
+F: Any = import_with_torchvision("torchvision.transforms.v2.functional")
 BASE = read_yaml(Path(__file__).parents[2] / "params" / "base.yaml")
-NEUTRAL = Draws(scale=0.5, top=0.5, left=0.5, flip=0.9, brightness=0.5, contrast=0.5, saturation=0.5)
+STILL = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+NEUTRAL = Draws(0.5, 0.5, 0.5, 0.9, 0.5, 0.5, 0.5, 0.5, ((0.5, 0.5),) * (CROPS_TRIED - 1))
 
 
 def recipe(**changes: object) -> TrainParams:
     """Recipe that only crops to 20x24."""
-    plain = {"crop_size": [20, 24], "scale_range": [1.0, 1.0], "flip": False, "color_jitter": 0.0}
+    plain = {"crop_size": [20, 24], "scale_range": [1.0, 1.0], "flip": False, "photometric": STILL}
     return TrainParams.model_validate(BASE["train"] | plain | changes)
 
 
 def sample(height: int = 30, width: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Coloured blocks of 5x5 pixels; the colour tells the class."""
     rng = np.random.default_rng(seed)
     mask = rng.integers(0, 4, (height // 5 + 1, width // 5 + 1)).repeat(5, 0).repeat(5, 1)[:height, :width]
     mask = mask.astype(np.uint8)
     return np.stack([mask * 60, 255 - mask * 60, mask * 30 + 20], axis=-1).astype(np.uint8), mask
 
 
-def test_draws_are_a_function_of_seed_iteration_and_position() -> None:
+def noise(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (height, width, 3)).astype(np.uint8), rng.integers(0, 19, (height, width)).astype(
+        np.uint8
+    )
+
+
+def planes(image: np.ndarray) -> torch.Tensor:
+    """Image as torchvision takes it: (3, H, W), or (1, H, W) of a mask."""
+    return torch.from_numpy(image.copy() if image.ndim == 3 else image[..., None].copy()).permute(2, 0, 1)
+
+
+def pixels(image: torch.Tensor) -> np.ndarray:
+    found: np.ndarray = image.permute(1, 2, 0).numpy()
+    return found[..., 0] if found.shape[2] == 1 else found
+
+
+def library_crop(pixels_: np.ndarray, window: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
+    """torchvision's crop of a window (top, left, height, width) and its resize, nearest for a mask."""
+    how = F.InterpolationMode.BILINEAR if pixels_.ndim == 3 else F.InterpolationMode.NEAREST_EXACT
+    return pixels(F.resized_crop(planes(pixels_), *window, list(size), interpolation=how, antialias=True))
+
+
+def test_draws_are_a_function_of_seed_iteration_and_sample() -> None:
     drawn = {draw(*key) for key in np.ndindex(3, 4, 5)}
     assert len(drawn) == 60
     assert draw(2, 3, 4) == draw(2, 3, 4)
-    assert all(0 <= value < 1 for value in draw(2, 3, 4))
+    *single, others = draw(2, 3, 4)
+    assert len(others) == CROPS_TRIED - 1
+    assert all(0 <= value < 1 for value in (*single, *(number for pair in others for number in pair)))
+    # What is drawn first never moves, or every run would see other crops.
+    assert single[:7] == np.random.default_rng((2, 1, 3, 4)).random(7).tolist()
 
 
-def test_a_switch_changes_no_other_draw() -> None:
-    image, mask = sample()
-    plain = augment(image, mask, draw(0, 0, 0), recipe(scale_range=[0.5, 2.0]))
-    flipped = augment(image, mask, draw(0, 0, 0)._replace(flip=0.1), recipe(scale_range=[0.5, 2.0], flip=True))
-    np.testing.assert_array_equal(plain[0][:, ::-1], flipped[0])
-    np.testing.assert_array_equal(plain[1][:, ::-1], flipped[1])
+SWITCHES = {
+    "flip": {"flip": True},
+    "photometric": {"photometric": STILL | {"brightness": 0.4, "hue": 0.1}},
+    "max_class_ratio": {"max_class_ratio": 0.999},
+}
 
 
-def test_neutral_draws_crop_the_middle() -> None:
-    image, mask = sample()
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switch_changes_no_other_draw(switch: str) -> None:
+    image, mask = noise(60, 80)
+    for iteration in range(4):
+        plain = augment(image, mask, draw(0, iteration, 0), recipe(scale_range=[0.5, 2.0]))
+        draws = draw(0, iteration, 0)._replace(flip=0.1)
+        switched = augment(image, mask, draws, recipe(scale_range=[0.5, 2.0], **SWITCHES[switch]))
+        expected = plain[1][:, ::-1] if switch == "flip" else plain[1]
+        np.testing.assert_array_equal(switched[1], expected)
+        if switch == "flip":
+            np.testing.assert_array_equal(switched[0], plain[0][:, ::-1])
+
+
+def test_neutral_draws_crop_the_middle_and_copy_it() -> None:
+    image, mask = noise(30, 40)
     cropped, cropped_mask = augment(image, mask, NEUTRAL, recipe())
     np.testing.assert_array_equal(cropped, image[5:25, 8:32])
     np.testing.assert_array_equal(cropped_mask, mask[5:25, 8:32])
@@ -65,35 +118,112 @@ def test_image_and_mask_move_together(iteration: int) -> None:
     assert inside.sum() == 40 * 80  # the width was padded, the height cropped
 
 
-def test_smaller_samples_are_padded_and_ignored() -> None:
-    image, mask = sample(10, 12)
-    got, got_mask = augment(image, mask, NEUTRAL, recipe())
-    assert (got_mask != 255).sum() == 120
+@pytest.mark.parametrize("flip", [False, True])
+def test_smaller_samples_are_padded_and_ignored(flip: bool) -> None:
+    image, mask = noise(10, 12)
+    got, got_mask = augment(image, mask, NEUTRAL._replace(flip=0.1, left=0.1), recipe(flip=flip))
     rows, columns = np.nonzero(got_mask != 255)
-    np.testing.assert_array_equal(got[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1], image)
+    assert len(rows) == 120
+    assert columns.min() == (24 - 12 - 1 if flip else 1)
+    shown = got[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    np.testing.assert_array_equal(shown, image[:, ::-1] if flip else image)
+    assert (got[got_mask == 255] == PADDING_COLOUR).all()
 
 
-@pytest.mark.parametrize("size", [(13, 17), (30, 40), (61, 83), (300, 47)])
+@settings(deadline=None)
+@given(
+    source=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    crop=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    scale=st.floats(0.3, 3.0),
+    image_size=st.none() | st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    iteration=st.integers(0, 10**6),
+)
+def test_a_crop_is_torchvisions_of_the_same_window_to_the_bit(
+    source: tuple[int, int],
+    crop: tuple[int, int],
+    scale: float,
+    image_size: tuple[int, int] | None,
+    iteration: int,
+) -> None:
+    image, mask = noise(*source)
+    params = recipe(crop_size=crop, scale_range=[scale, scale], image_size=image_size, flip=True)
+    draws = draw(1, iteration, 2)
+    got, got_mask = augment(image, mask, draws, params)
+    scaled = [max(1, round(length * scale)) for length in image_size or source]
+    rows, columns = (span(*axis) for axis in zip(source, scaled, crop, (draws.top, draws.left), strict=True))
+    window = (rows.start, columns.start, rows.length, columns.length)
+    if draws.flip < 0.5:
+        got, got_mask = got[:, ::-1], got_mask[:, ::-1]
+    shown = np.s_[rows.inside, columns.inside]
+    for found, whole in ((got, image), (got_mask, mask)):
+        np.testing.assert_array_equal(found[shown], library_crop(whole, window, (rows.shown, columns.shown)))
+    padding = np.ones(crop, bool)
+    padding[shown] = False
+    assert (got_mask[padding] == 255).all()
+    assert (got[padding] == PADDING_COLOUR).all()
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 2000), st.floats(0, 1, exclude_max=True))
+def test_a_span_lies_in_its_source_and_its_crop_and_keeps_the_scale(
+    source: int, scaled: int, crop: int, uniform: float
+) -> None:
+    found = span(source, scaled, crop, uniform)
+    assert 0 <= found.start <= found.start + found.length <= source
+    assert 0 <= found.place <= found.place + found.shown <= crop
+    assert found.length >= 1
+    assert found.shown == min(scaled, crop)
+    if scaled <= crop:
+        assert found.length == source
+    else:  # within half a pixel of the source, or the one pixel that is the least
+        assert found.length == 1 or abs(found.length - crop * source / scaled) <= 0.5
+    flipped = found.flipped(crop)
+    assert flipped.flipped(crop) == found
+    assert flipped.place + found.place + found.shown == crop
+
+
+@settings(deadline=None)
 @given(st.data())
-def test_a_window_equals_resizing_everything(size: tuple[int, int], data: st.DataObject) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
-    mask = image[..., 0]
-    top = data.draw(st.integers(0, size[0] - 1))
-    left = data.draw(st.integers(0, size[1] - 1))
-    window = Window(top, left, data.draw(st.integers(top + 1, size[0])), data.draw(st.integers(left + 1, size[1])))
-    shown = np.s_[window.top : window.bottom, window.left : window.right]
-    whole = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)).astype(int)
-    difference = np.abs(resize_image(image, size, window).astype(int) - whole[shown])
-    assert difference.max() <= 2  # Pillow rounds to 8 bits between the two directions, and its weights to 22 bits
-    np.testing.assert_array_equal(resize_mask(mask, size, window), resize_mask(mask, size)[shown])
+def test_crop_before_resize_equals_resize_before_crop(data: st.DataObject) -> None:
+    """Where the window begins and ends on whole pixels: masks to the bit; images to one level, away from its edge."""
+    up, down = data.draw(st.sampled_from([(2, 1), (3, 2), (1, 2), (3, 4), (5, 4), (2, 3)]))
+    height, width = (down * data.draw(st.integers(8, 30)) for _ in range(2))
+    image, mask = noise(height, width, data.draw(st.integers(0, 99)))
+    tall, wide = height // down, width // down
+    top, left = data.draw(st.integers(0, tall - 6)), data.draw(st.integers(0, wide - 6))
+    rows, columns = data.draw(st.integers(6, tall - top)), data.draw(st.integers(6, wide - left))
+    window = np.s_[down * top : down * (top + rows), down * left : down * (left + columns)]
+    shown = np.s_[up * top : up * (top + rows), up * left : up * (left + columns)]
+    size, all_of_it = (up * rows, up * columns), (up * tall, up * wide)
+    np.testing.assert_array_equal(resize_mask(mask[window], size), resize_mask(mask, all_of_it)[shown])
+    difference = np.abs(resize_image(image[window], size).astype(int) - resize_image(image, all_of_it)[shown])
+    inner = np.s_[2:-2, 2:-2]  # a window's edge pixels lack their neighbours outside, as in torchvision's resized_crop
+    assert difference[inner].max(initial=0) <= (0 if (up, down) in {(2, 1), (1, 2)} else 1)
+    smooth = np.clip(np.add.outer(np.arange(height), np.arange(width))[..., None] * [1, 2, 1], 0, 255).astype(np.uint8)
+    difference = np.abs(resize_image(smooth[window], size).astype(int) - resize_image(smooth, all_of_it)[shown])
+    assert difference.max() <= 3  # of a slope of 2 levels a pixel, edges included
 
 
-def test_masks_take_the_pixel_below_the_centre() -> None:
-    mask = np.arange(30 * 40, dtype=np.uint32).reshape(30, 40).view(np.uint8)[:, ::4]
-    for height, width in ((13, 17), (61, 83), (300, 47)):
-        rows = [math.floor(Fraction(2 * row + 1, 2) * 30 / height) for row in range(height)]
-        columns = [math.floor(Fraction(2 * column + 1, 2) * 40 / width) for column in range(width)]
-        np.testing.assert_array_equal(resize_mask(mask, (height, width)), mask[np.ix_(rows, columns)])
+@settings(deadline=None)
+@given(st.integers(1, 150), st.integers(1, 150), st.integers(1, 150), st.integers(1, 150))
+def test_resizing_is_torchvisions_to_the_bit(height: int, width: int, tall: int, wide: int) -> None:
+    image, mask = noise(height, width)
+    np.testing.assert_array_equal(
+        resize_image(image, (tall, wide)), library_crop(image, (0, 0, height, width), (tall, wide))
+    )
+    np.testing.assert_array_equal(
+        resize_mask(mask, (tall, wide)), library_crop(mask, (0, 0, height, width), (tall, wide))
+    )
+
+
+def test_masks_take_the_pixel_under_the_centre() -> None:
+    for result in (20, 96, 240, 513, 769):
+        for source in range(1, 1600, 7):
+            twice = (2 * np.arange(result) + 1) * source  # of the centres, in units of half a result's pixel
+            exact, between = twice // (2 * result), twice % (2 * result) == 0
+            found = nearest(source, result)
+            np.testing.assert_array_equal(found[~between], exact[~between])
+            assert ((exact - found)[between] >= 0).all()  # of two that are equally near, either
+            assert ((exact - found)[between] <= 1).all()
 
 
 def test_image_size_comes_before_the_scale() -> None:
@@ -101,22 +231,98 @@ def test_image_size_comes_before_the_scale() -> None:
     got, got_mask = augment(image, mask, NEUTRAL, recipe(image_size=[30, 40], crop_size=[30, 40]))
     np.testing.assert_array_equal(got, resize_image(image, (30, 40)))
     np.testing.assert_array_equal(got_mask, resize_mask(mask, (30, 40)))
+    half = recipe(image_size=[60, 80], crop_size=[30, 40], scale_range=[0.5, 0.5])
+    np.testing.assert_array_equal(augment(image, mask, NEUTRAL, half)[0], got)
 
 
-def test_jitter_by_hand() -> None:
-    image = np.array([[[100, 100, 100], [50, 50, 50]]], np.uint8)  # grey, so saturation does nothing
-    brighter = jitter(image, NEUTRAL._replace(brightness=1.0), 0.5)
-    flatter = jitter(image, NEUTRAL._replace(contrast=0.0), 0.5)
-    assert brighter[0, :, 0].tolist() == [150, 75]
-    assert flatter[0, :, 0].tolist() == [88, 62]  # 75 +- 12.5, rounded to even
-    grey = jitter(np.array([[[100, 200, 0]]], np.uint8), NEUTRAL._replace(saturation=0.0), 1.0)
-    assert grey[0, 0].tolist() == [147, 147, 147]  # 0.299 * 100 + 0.587 * 200 = 147.3
-    assert jitter(image, NEUTRAL, 0.5).tolist() == image.tolist()
+def test_all_colour_steps_in_their_order_after_the_flip() -> None:
+    image, mask = noise(30, 40)
+    most = {"brightness": 0.4, "contrast": 0.5, "saturation": 0.6, "hue": 0.1}
+    params = recipe(photometric=most, flip=True, scale_range=[1.5, 1.5])
+    for iteration in range(6):
+        draws = draw(0, iteration, 0)
+        found, _ = augment(image, mask, draws, params)
+        expected = planes(augment(image, mask, draws, recipe(flip=True, scale_range=[1.5, 1.5]))[0])
+        for step, strength in most.items():
+            change = strength * (2 * getattr(draws, step) - 1)
+            expected = getattr(F, f"adjust_{step}")(expected, change if step == "hue" else 1 + change)
+        assert np.abs(found.astype(int) - pixels(expected)).max() <= 2
 
 
-def test_inputs_are_left_alone(make_run: Callable[..., Run]) -> None:
-    image, mask = sample()
+def test_padding_keeps_its_colour() -> None:
+    image, mask = noise(10, 12)
+    bright = recipe(photometric=STILL | {"brightness": 1.0, "contrast": 1.0})
+    got, got_mask = augment(image, mask, NEUTRAL._replace(brightness=0.9, contrast=0.1), bright)
+    assert (got[got_mask == 255] == PADDING_COLOUR).all()
+    assert (got[got_mask != 255] != image.reshape(-1, 3)).any()
+
+
+def test_one_class_that_fills_the_crop_is_cropped_again() -> None:
+    mask = np.zeros((100, 100), np.uint8)
+    mask[:, 60:80], mask[:, 80:] = 1, 255
+    image, _ = noise(100, 100)
+    params, free = recipe(crop_size=[20, 20], max_class_ratio=0.75), recipe(crop_size=[20, 20])
+    tried = 0
+    for iteration in range(60):
+        draws = draw(0, iteration, 0)
+        got, got_mask = augment(image, mask, draws, params)
+        places = [(draws.top, draws.left), *draws.others]
+        crops = [augment(image, mask, draws._replace(top=top, left=left), free) for top, left in places]
+        good = [index for index, (_, crop) in enumerate(crops) if is_balanced(crop, 0.75)]
+        chosen = good[0] if good else CROPS_TRIED - 1
+        np.testing.assert_array_equal(got, crops[chosen][0])
+        np.testing.assert_array_equal(got_mask, crops[chosen][1])
+        tried += chosen > 0
+    assert tried > 20
+
+
+def test_balance_counts_what_is_not_ignored() -> None:
+    mask = np.full((10, 10), 255, np.uint8)
+    assert not is_balanced(mask, 0.75)
+    mask[0, :6], mask[0, 6:8] = 3, 254
+    assert is_balanced(mask, 0.75)
+    assert not is_balanced(mask, 0.74)
+    mask[0, 6:8] = 3
+    assert not is_balanced(mask, 1.0)
+
+
+def test_inputs_are_left_alone_and_may_be_read_only(make_run: Callable[..., Run]) -> None:
+    image, mask = noise(48, 64)
     before = image.copy(), mask.copy()
-    augment(image, mask, draw(0, 0, 0), make_run().params.train)
+    image.flags.writeable = mask.flags.writeable = False
+    changes = {"photometric": {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.1}}
+    for size in ([32, 48], [48, 64], [96, 128]):
+        for scale in (1.0, 0.7, 1.3):
+            options = {"crop_size": size, "scale_range": [scale, scale], **changes}
+            augment(image, mask, NEUTRAL._replace(flip=0.1, hue=0.9), recipe(flip=True, **options))
     np.testing.assert_array_equal(image, before[0])
     np.testing.assert_array_equal(mask, before[1])
+
+
+def test_crops_are_written_where_the_batch_wants_them() -> None:
+    image, mask = noise(50, 60)
+    params = recipe(scale_range=[0.3, 1.5], flip=True)
+    batch = np.full((3, 20, 24, 3), 7, np.uint8), np.full((3, 20, 24), 7, np.uint8)
+    for iteration in range(8):
+        expected = augment(image, mask, draw(0, iteration, 0), params)
+        augment(image, mask, draw(0, iteration, 0), params, out=(batch[0][1], batch[1][1]))
+        np.testing.assert_array_equal(batch[0][1], expected[0])
+        np.testing.assert_array_equal(batch[1][1], expected[1])
+    assert (batch[0][::2] == 7).all()
+    assert (batch[1][::2] == 7).all()
+
+
+def test_threads_of_torch_change_nothing() -> None:
+    image, mask = noise(300, 400)
+    options = {"photometric": {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.1}, "flip": True}
+    params = recipe(crop_size=[256, 256], scale_range=[0.8, 2.0], **options)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append([augment(image, mask, draw(0, iteration, 0), params) for iteration in range(4)])
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
