@@ -25,7 +25,7 @@ class Page:
     A fault is a word and sometimes a number: ``cut 1000`` sends so many bytes and hangs up, ``stall 1000`` falls silent
     instead, ``alter`` flips a bit, ``whole`` answers 200 to a Range, ``shifted`` names another range than was asked
     for, ``416``, ``503`` and so on are statuses, ``busy 1`` is a 503 that asks to wait a second, ``html`` is a form,
-    ``empty`` a 200 without content, ``pause`` delays.
+    ``empty`` a 200 without content, ``pause`` delays, ``meet`` answers when three are asking.
     """
 
     content: bytes = CONTENT
@@ -49,6 +49,7 @@ class Site:
     logins: int = 0
     tokens: set[str] = field(default_factory=set)
     closing: threading.Event = field(default_factory=threading.Event)
+    meeting: threading.Barrier = field(default_factory=lambda: threading.Barrier(3))
 
     def add(self, name: str, **fields: Any) -> Page:
         self.pages[f"/{name}"] = Page(**fields)
@@ -130,6 +131,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self._status(int(word))
         if word == "pause":
             time.sleep(float(number))
+        if word == "meet":
+            self.site.meeting.wait(timeout=10.0)
         first = 0 if word in ("whole", "416") else self._first(page)
         marks = {"ETag": page.etag, "Last-Modified": page.modified, "Content-Encoding": page.encoding}
         headers = {"Content-Type": page.kind} | {name: value for name, value in marks.items() if value is not None}
@@ -170,7 +173,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 time.sleep(step / page.rate)
         if word == "stall":
             self.wfile.flush()
-            self.site.closing.wait(3.0)
+            self.site.closing.wait(30.0)
         if word in ("cut", "stall") or not page.length:
             self.close_connection = True
 

