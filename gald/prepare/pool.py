@@ -1,4 +1,9 @@
-"""Work spread over processes: few samples in flight, results as they come, and no worker that outlives its parent."""
+"""Work spread over processes: few samples in flight, results as they come, and no worker that outlives its parent.
+
+Each worker has a pipe of its own, on which it is asked for one portion at a time. So a worker that is killed, at
+whatever moment, is an end of file; the standard library's executors share a queue, and wait for ever on a message that
+a killed worker had half written.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,13 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from contextlib import contextmanager
 from multiprocessing import connection
-from typing import TypeVar
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any, TypeVar
 
 from gald.errors import DatasetError
 from gald.watch import EX_TEMPFAIL
@@ -20,8 +26,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _FEWEST = 32  # samples per process: starting one takes as long as converting some hundred small samples
-_TOGETHER = 8  # tasks sent to a process at a time: what a kill loses at most, for each process
-_WINDOW = 3  # such portions per process that are handed out and not yet done
+_TOGETHER = 8  # samples asked for at a time: what a kill loses at most, for each process
 
 
 def workers(asked: int | None, tasks: int) -> int:
@@ -52,46 +57,89 @@ def spread(work: Callable[[T], R], tasks: Sequence[T], processes: int) -> Iterat
     ------
     DatasetError
         A worker was ended from outside.
+    Exception
+        Whatever `work` raises.
     """
     if processes <= 1:
         yield from map(work, tasks)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin)
+    family: dict[Connection[Any, Any], SpawnProcess] = {}
     try:
-        portions = (tasks[start : start + _TOGETHER] for start in range(0, len(tasks), _TOGETHER))
-        yield from _completed(pool, work, portions, _WINDOW * processes)
-    except BrokenProcessPool as error:
+        for _ in range(processes):
+            pipe, process = _start(work)
+            family[pipe] = process
+        yield from _served(family, tasks)
+    finally:
+        for pipe, process in family.items():
+            pipe.close()
+            process.terminate()  # at once, as what it has not finished is not trusted anyway
+            process.join()
+
+
+def _start(work: Callable[[T], R]) -> tuple[Connection[Any, Any], SpawnProcess]:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, work), daemon=True)
+    process.start()
+    there.close()  # so that the worker's death closes the pipe
+    return here, process
+
+
+def _served(family: dict[Connection[Any, Any], SpawnProcess], tasks: Sequence[T]) -> Iterator[Any]:
+    """Ask every idle worker for the next portion, and yield what comes back."""
+    portions = (tasks[start : start + _TOGETHER] for start in range(0, len(tasks), _TOGETHER))
+    busy: set[Connection[Any, Any]] = set()
+    for pipe, portion in zip(family, portions, strict=False):
+        with _noticed(len(family)):
+            pipe.send(portion)
+        busy.add(pipe)
+    while busy:
+        for ready in connection.wait(list(busy)):
+            assert isinstance(ready, Connection)
+            with _noticed(len(family)):
+                error, results = ready.recv()
+            if error is not None:
+                raise error
+            following = next(portions, None)
+            if following is None:
+                busy.remove(ready)
+            else:
+                with _noticed(len(family)):
+                    ready.send(following)
+            yield from results
+
+
+@contextmanager
+def _noticed(processes: int) -> Iterator[None]:
+    """Turn a broken pipe, whose other end died, into words."""
+    try:
+        yield
+    except (EOFError, OSError) as error:
         raise DatasetError(
             "a process that converts samples was ended from outside, as by a machine out of memory: make memory free "
             f"or set prepare.processes below {processes}, then repeat the command; it goes on"
         ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
-def _completed(
-    pool: ProcessPoolExecutor, work: Callable[[T], R], portions: Iterator[Sequence[T]], window: int
-) -> Iterator[R]:
-    pending: set[Future[list[R]]] = {pool.submit(_each, work, portion) for portion in islice(portions, window)}
-    while pending:
-        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-        pending |= {pool.submit(_each, work, portion) for portion in islice(portions, len(done))}
-        for future in done:
-            yield from future.result()
-
-
-def _each(work: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
-    return [work(task) for task in tasks]
-
-
-def _begin() -> None:
-    """Leave an interrupt from the keyboard to the parent, and end when the parent does, however it does."""
+def _serve(pipe: Connection[Any, Any], work: Callable[[Any], Any]) -> None:
+    """Answer portions until the pipe is closed; an interrupt from the keyboard is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try:
+            portion = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer: tuple[Exception | None, list[Any]] = (None, [work(task) for task in portion])
+        except Exception as error:
+            error.add_note(traceback.format_exc())
+            answer = (error, [])
+        pipe.send(answer)
 
 
 def _end_with_parent() -> None:
+    """End this worker in the middle of its work when its parent is gone, however it went."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a worker
     connection.wait([parent.sentinel])

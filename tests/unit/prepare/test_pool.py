@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -44,6 +45,25 @@ def test_errors_of_the_work_arrive() -> None:
         list(pool.spread(partial(divmod, 1), [1, 1, 0, 1], 2))
 
 
+def test_an_error_tells_where_it_was(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        list(pool.spread(os.stat, [tmp_path / "absent"] * 9, 2))
+    assert caught.value.filename == str(tmp_path / "absent")
+    assert "Traceback" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_worker_killed_while_it_answers(which: int) -> None:
+    """A half-written answer must not be waited for."""
+    results = pool.spread(partial(bytes.ljust, b"x"), [1 << 20] * 160, 2)
+    next(results)
+    time.sleep(0.3)  # both now write an answer that no pipe holds, to a parent that does not read
+    sorted(multiprocessing.active_children(), key=lambda process: process.pid or 0)[which].kill()
+    with pytest.raises(DatasetError, match="ended from outside"):
+        list(results)
+    assert not multiprocessing.active_children()
+
+
 def test_a_worker_that_is_ended_from_outside() -> None:
     with pytest.raises(DatasetError, match=r"prepare\.processes below 2, then repeat the command; it goes on"):
         list(pool.spread(os._exit, [9], 2))
@@ -62,7 +82,7 @@ def test_few_are_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
 
     results = pool.spread(partial(pow, 2), Tasks(), 1 + 1)  # type: ignore[arg-type]
     next(results)
-    assert len(handed) <= (3 * 2 + 6) * 8  # the window, and once more as portions are replaced
+    assert len(handed) <= 3 * 8  # a portion for each process, and the one that follows the first answer
     results.close()  # type: ignore[attr-defined]
 
 
