@@ -10,7 +10,7 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from gald import paths
 from gald.datasets import load_spec, names
@@ -18,23 +18,12 @@ from gald.datasets._spec import Archive, DatasetSpec, Login
 from gald.download.fetch import MIRROR, OFFLINE, here, mirrors, offline
 from gald.download.login import credentials
 from gald.download.part import Part
-from gald.download.run import archives_folder
+from gald.download.run import Params, archives_folder
 from gald.download.space import download_size, size
 from gald.files import sha256
 
 _WIDTH = 120
 _HEADER = ("benchmark", "source", "state", "size", "licence")
-
-
-class Params(Protocol):
-    """What this command needs of the ``download`` section."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of the miniatures."""
-
-    def source(self, dataset: str) -> str:
-        """Published form that a benchmark is taken from."""
 
 
 def datasets(params: Params) -> str:

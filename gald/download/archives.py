@@ -16,6 +16,7 @@ import re
 import shutil
 import stat
 import tarfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,6 +45,8 @@ _DAMAGE = (
     ValueError,
 )
 """What the libraries raise about an archive that is not whole."""
+
+_TELL_S = 5.0
 
 _log = logging.getLogger("gald")
 
@@ -136,7 +139,11 @@ def unpack(path: Path, archive: Archive, target: Path, remedy: str, lookalikes: 
             if not wanted:
                 raise ArchiveError(_not_meant(path, archive, others, lookalikes))
             _check_room(wanted, path, target)
-            for name, member in wanted.items():
+            told = time.monotonic()
+            for number, (name, member) in enumerate(wanted.items()):
+                if time.monotonic() - told >= _TELL_S:
+                    told = time.monotonic()
+                    _log.info("%s: %d of %d files", archive.name, number, len(wanted))
                 _write(member, target / name, path)
             if not archive.digests:
                 for member in others:

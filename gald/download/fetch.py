@@ -111,7 +111,9 @@ def fetch(archive: Archive, folder: Path, account: Account | None, stop: threadi
     """
     local = here(archive, folder)
     if local is not None:
-        return _at_hand(local, archive, in_mirror=local.parent != folder)
+        copy = _at_hand(local, archive, in_mirror=local.parent != folder)
+        Part(folder, archive.name).drop()  # begun before the copy was laid there
+        return copy
     failures: list[str] = []
     addresses = [(f"{mirror}/{archive.name}", "mirror") for mirror in mirrors() if isinstance(mirror, str)]
     if account is not None or archive.login is None:
@@ -121,9 +123,9 @@ def fetch(archive: Archive, folder: Path, account: Account | None, stop: threadi
             failures.append(f"{shown(url)}: not asked, since {OFFLINE} is set")
             continue
         for_login = account if source != "mirror" else None
-        copy = _downloaded(url, source, archive, folder, for_login, stop, failures)
-        if copy is not None:
-            return copy
+        download = _downloaded(url, source, archive, folder, for_login, stop, failures)
+        if download is not None:
+            return download
     if failures:
         raise SourceError(f"{archive.name} cannot be downloaded: {'; '.join(dict.fromkeys(failures))}")
     return None

@@ -1,5 +1,6 @@
 import errno
 import io
+import logging
 import random
 import shutil
 import tarfile
@@ -57,6 +58,14 @@ def test_only_what_is_wanted_is_unpacked(tmp_path: Path, archive: Archive, make:
     assert unpack(path, archive, target, "") == 2
     found = {file.relative_to(target).as_posix(): file.read_bytes() for file in target.rglob("*") if file.is_file()}
     assert found == {"a/x.png": b"x" * 3000, "a/y.png": b"y" * 10}
+
+
+def test_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(archives, "_TELL_S", 0.0)
+    caplog.set_level(logging.INFO)
+    (tmp_path / "target").mkdir()
+    unpack(make_zip(tmp_path / "a.zip", WANTED), ARCHIVE, tmp_path / "target", "")
+    assert "a.zip: 1 of 2 files" in caplog.text
 
 
 def test_a_plain_file_is_copied(tmp_path: Path) -> None:

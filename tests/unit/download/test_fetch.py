@@ -170,6 +170,16 @@ def test_the_next_command_goes_on(site: Any, folder: Path) -> None:
     assert site.sent - sent < HALF + (1 << 17)
 
 
+def test_a_copy_laid_there_meanwhile(site: Any, folder: Path) -> None:
+    site.add("a.zip", faults=[f"cut {HALF}", "404"])
+    assert refused(archive(site), folder, "HTTP status 404") == PART
+    (folder / "a.zip").write_bytes(CONTENT)
+    found = fetch(archive(site), folder, None, threading.Event())
+    assert found is not None
+    assert found.source == "by hand"
+    assert [path.name for path in folder.iterdir()] == ["a.zip"]
+
+
 def test_killed_between_the_last_byte_and_the_name(site: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site.add("a.zip")
     with monkeypatch.context() as patch:
