@@ -137,7 +137,9 @@ def checkpoint_dir(run: str) -> Path:
 
 
 def lock(name: str) -> Path:
-    """File lock of the given name, for example a run's."""
+    """File lock of the given name, for example a run's; that of data lies with the data, which clones may share."""
+    if name.partition("/")[0] in ("download", "prepare", "pack"):
+        return DATA_ROOT / ".locks" / f"{name}.lock"
     return STATE / "locks" / f"{name}.lock"
 
 

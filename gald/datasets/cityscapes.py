@@ -99,7 +99,7 @@ def _archive(name: str, package: int, members: Iterable[str], about: int, unpack
         digests=digests,
         about=about,
         unpacked=unpacked,
-        page=f"{url} (register at {_LOGIN.register})",
+        page=url,
         login=_LOGIN,
     )
 
