@@ -1,8 +1,8 @@
 """Exact softmax attention over all positions whose memory grows with the positions, not with their square.
 
-A block of queries is compared with all keys at a time; what is kept for the backward pass is one number a query, from
-which the weights of a block are made again. Torch's fused attention does the like where queries, keys and values are of
-one width, and falls back to the whole L x L matrix, in silence, where values are wider than keys.
+Torch's fused attention does it where queries, keys and values are of one width, and falls back to the whole L x L
+matrix, in silence, where values are wider than keys. There a block of queries is compared with all keys at a time; what
+is kept for the backward pass is one number a query, from which the weights of a block are made again.
 
 References
 ----------
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 _HELD = 2**21  # similarities held at a time: large enough for fast matrix products, 8 MB in float32
 
@@ -27,16 +28,8 @@ def _blocks(queries: int, keys: int) -> Iterator[slice]:
     return (slice(start, start + rows) for start in range(0, queries, rows))
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add a matrix product in place; `total` may be more precise than its factors."""
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
-        total += left @ right
-
-
 class _Attention(torch.autograd.Function):
-    """softmax(q^T k) v, image by image; the softmax and sums over blocks are in float32 or better."""
+    """softmax(q^T k) v, image by image; similarities and sums over blocks are in float32 or better."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -45,9 +38,9 @@ class _Attention(torch.autograd.Function):
         normaliser = torch.empty(query.shape[0], query.shape[2], 1, dtype=precise, device=value.device)
         with torch.autocast(query.device.type, enabled=False):
             for image in range(len(query)):
-                q, k, v = query[image], key[image], value[image]
+                q, k, v = query[image].to(precise), key[image].to(precise), value[image]
                 for block in _blocks(q.shape[1], k.shape[1]):
-                    weights = (q[:, block].T @ k).to(precise)  # (queries of the block, L)
+                    weights = q[:, block].T @ k  # (queries of the block, L)
                     largest = weights.amax(1, keepdim=True)
                     total = weights.sub_(largest).exp_().sum(1, keepdim=True)
                     normaliser[image, block] = largest + total.log()
@@ -61,32 +54,46 @@ class _Attention(torch.autograd.Function):
         query, key, value, out, normaliser = ctx.saved_tensors
         precise = normaliser.dtype
         of_query, of_key, of_value = (torch.zeros_like(part, dtype=precise) for part in (query, key, value))
-        for image in range(len(query)):
-            q, k, v, g = query[image], key[image], value[image], grad[image]
-            for block in _blocks(q.shape[1], k.shape[1]):
-                weights = (q[:, block].T @ k).to(precise).sub_(normaliser[image, block]).exp_()
-                _add_product(of_value[image], g[:, block], weights.to(v.dtype))
-                common = (g[:, block] * out[image, :, block]).sum(0, dtype=precise)[:, None]  # the softmax's own
-                of_logits = (g[:, block].T @ v).to(precise).sub_(common).mul_(weights).to(q.dtype)
-                of_query[image, :, block] = k @ of_logits.T
-                _add_product(of_key[image], q[:, block], of_logits)
+        with torch.autocast(query.device.type, enabled=False):
+            for image in range(len(query)):
+                q, k, v, g = query[image].to(precise), key[image].to(precise), value[image], grad[image]
+                for block in _blocks(q.shape[1], k.shape[1]):
+                    weights = (q[:, block].T @ k).sub_(normaliser[image, block]).exp_()
+                    if v.dtype == precise:
+                        of_value[image].addmm_(g[:, block], weights)
+                    else:
+                        of_value[image] += g[:, block] @ weights.to(v.dtype)
+                    common = (g[:, block] * out[image, :, block]).sum(0, dtype=precise)[:, None]  # the softmax's own
+                    of_logits = (g[:, block].T @ v).to(precise).sub_(common).mul_(weights)
+                    of_query[image, :, block] = k @ of_logits.T
+                    of_key[image].addmm_(q[:, block], of_logits)
         return of_query.to(query.dtype), of_key.to(key.dtype), of_value.to(value.dtype)
 
 
 def attend(
-    query: Float[Tensor, "n d q"], key: Float[Tensor, "n d l"], value: Float[Tensor, "n c l"]
+    query: Float[Tensor, "n d q"], key: Float[Tensor, "n d l"], value: Float[Tensor, "n c l"], *, scale: float = 1.0
 ) -> Float[Tensor, "n c q"]:
-    """Attention softmax(q^T k) v of every query over all positions, without a scale, in blocks of queries.
+    """Attention softmax(scale q^T k) v of every query over all positions, never in one L x L matrix.
 
     Parameters
     ----------
     query, key, value : Tensor
         (N, d, Q), (N, d, L) and (N, C, L), of one dtype; the widths d and C are free.
+    scale : float
+        Factor of the similarities.
 
     Returns
     -------
     Tensor
         (N, C, Q), each column a weighted mean of the values. Differentiable once.
     """
-    result: Float[Tensor, "n c q"] = _Attention.apply(query, key, value)  # type: ignore[no-untyped-call]
+    if key.shape[1] == value.shape[1]:
+        return _fused(query, key, value, scale)
+    result: Float[Tensor, "n c q"] = _Attention.apply(query * scale, key, value)  # type: ignore[no-untyped-call]
     return result
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Torch's attention, one head; contiguous, because it is several times slower otherwise."""
+    q, k, v = (part.transpose(1, 2).unsqueeze(1).contiguous() for part in (query, key, value))
+    return functional.scaled_dot_product_attention(q, k, v, scale=scale).squeeze(1).transpose(1, 2)

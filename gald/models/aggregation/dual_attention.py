@@ -59,8 +59,9 @@ class ChannelAttention(nn.Module):
 
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
-        attended = (self.weights(feature) @ feature.flatten(2)).reshape(feature.shape)
-        return torch.addcmul(feature, self.gamma, attended)
+        itself = torch.eye(feature.shape[1], dtype=feature.dtype, device=feature.device)
+        mixing = torch.addcmul(itself, self.gamma, self.weights(feature))  # holds the residual, which saves a feature
+        return (mixing @ feature.flatten(2)).reshape(feature.shape)
 
 
 class DualAttention(nn.Module):
@@ -78,7 +79,7 @@ class DualAttention(nn.Module):
 
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
-        summed: Feature = self.position(feature) + self.channel(feature)
+        summed: Feature = self.channel(feature) + self.position(feature)
         return summed
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from gald.errors import ModelError
+from gald.models.aggregation._layout import contiguous_gradient
 from gald.models.layers import Feature, conv_norm_act, resize
 
 
@@ -63,8 +64,9 @@ class FeatureGraph(nn.Module):
 
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
-        assigned = self.assign(feature).flatten(2)  # (N, nodes, L)
-        nodes = assigned @ self.reduce(feature).flatten(2).transpose(1, 2)  # (N, nodes, 2 nodes)
+        assigned = contiguous_gradient(self.assign(feature).flatten(2))  # (N, nodes, L)
+        reduced = contiguous_gradient(self.reduce(feature).flatten(2))  # (N, 2 nodes, L)
+        nodes = assigned @ reduced.transpose(1, 2)  # (N, nodes, 2 nodes)
         states = self.update((nodes + self.adjacency(nodes)).transpose(1, 2))
         return functional.relu(feature + self.out((states @ assigned).unflatten(2, feature.shape[-2:])))
 

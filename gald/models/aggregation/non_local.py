@@ -5,24 +5,17 @@ References
 Wang, Girshick, Gupta, He: Non-local Neural Networks, CVPR 2018, equations 1, 4 and 6.
 """
 
-from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
+from gald.models.aggregation._attention import attend
 from gald.models.layers import Feature
 
 
-def _positions(feature: Feature) -> Float[Tensor, "n 1 l c"]:
-    """Lay out as one head of positions; contiguous, because the fused attention is several times slower otherwise."""
-    return feature.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
-
-
 class NonLocal(nn.Module):
-    """z = x + BN(Wz softmax(theta(x)^T phi(x)) g(x)), queries, keys and values of equal width.
+    """z = x + BN(Wz softmax(theta(x)^T phi(x)) g(x)), in memory linear in the positions.
 
-    The equal widths let torch's fused attention run, which never holds the L x L matrix of positions. The paper's
-    softmax has no 1/sqrt(d), so the scale is 1 unless asked for. The last norm starts at zero, the block thus as the
-    identity (section 4.1 of the paper).
+    The paper's softmax has no 1/sqrt(d), so there is no scale unless asked for. The last norm starts at zero, the block
+    thus as the identity (section 4.1 of the paper).
     """
 
     def __init__(self, channels: int, inner: int, scaled: bool, subsample: bool, zero_start: bool) -> None:
@@ -39,13 +32,10 @@ class NonLocal(nn.Module):
 
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
-        query = _positions(self.query(feature))
-        key, value = (_positions(self.pool(project(feature))) for project in (self.key, self.value))
-        attended = functional.scaled_dot_product_attention(query, key, value, scale=self.scale)
-        attended = (
-            attended.squeeze(1).transpose(1, 2).reshape(query.shape[0], -1, *feature.shape[-2:])
-        )  # (N, inner, H, W)
-        summed: Feature = feature + self.out(attended)
+        query = self.query(feature).flatten(2)
+        key, value = (self.pool(project(feature)).flatten(2) for project in (self.key, self.value))
+        attended = attend(query, key, value, scale=self.scale)
+        summed: Feature = feature + self.out(attended.reshape(*attended.shape[:2], *feature.shape[-2:]))
         return summed
 
 

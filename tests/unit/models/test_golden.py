@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from gald.models.aggregation import cgnl
+from gald.models.aggregation import cgnl, dual_gcn
 from gald.models.block import GlobalThenLocal
 from gald.models.distribution import mask
 from gald.models.segmentor import build_segmentor
@@ -15,6 +15,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:distribution mask")  # the recor
 MASK = [(r"dconv(\d)", lambda match: f"reduce.{int(match[1]) - 1}")]
 CGNL = [(r"\bgn\.", "norm.")]
 BLOCK = [(r"\bdown\.", "reduce."), ("long_relation", "aggregation"), ("local_attention", "distribution"), *MASK, *CGNL]
+GRAPH = [("node_k", "key"), ("node_q", "query"), ("node_v", "value"), ("conv_wg", "update.0"), ("bn_wg", "update.1")]
+DUAL = [
+    (r"^gcn_local_attention", "coordinate"), (r"^final", "fuse"),
+    (r"^local\.(\d)", lambda match: f"down.{int(match[1]) // 2}.{int(match[1]) % 2}"),
+    (r"^phi", "feature.reduce.0"), (r"^bn_phi", "feature.reduce.1"),
+    (r"^theta", "feature.assign.0"), (r"^bn_theta", "feature.assign.1"),
+    (r"^conv_adj", "feature.adjacency.0"), (r"^bn_adj", "feature.adjacency.1"),
+    (r"^conv_wg", "feature.update.0"), (r"^bn_wg", "feature.update.1"),
+    (r"^conv3", "feature.out.0"), (r"^bn3", "feature.out.1"), *GRAPH,
+]  # fmt: skip
 NET = [
     (r"^conv1\.0", "backbone.stem.0.0"), (r"^conv1\.1", "backbone.stem.0.1"),
     (r"^conv1\.3", "backbone.stem.1.0"), (r"^conv1\.4", "backbone.stem.1.1"),
@@ -28,18 +38,29 @@ NET = [
 ]  # fmt: skip
 
 
-def check(module: nn.Module, recorded, prefix: str, renames) -> None:
+def check(module: nn.Module, recorded, prefix: str, renames, scale: float = 1) -> Tensor:
+    """Hold output and gradient against the record; returns the gradient's error by its norm."""
     record = recorded(prefix)
     record.fill(module, renames)
-    images = record.input.requires_grad_()
+    images = (scale * record.input).requires_grad_()
     output = module.eval()(images)
     output.double().square().mean().backward()
     torch.testing.assert_close(output, record.array("blocks.npz", f"{prefix}.output"), atol=1e-4, rtol=0)
-    torch.testing.assert_close(images.grad, record.array("blocks.npz", f"{prefix}.input_grad"), atol=1e-4, rtol=0)
+    expected = record.array("blocks.npz", f"{prefix}.input_grad")
+    torch.testing.assert_close(images.grad, expected, atol=1e-4, rtol=0)
+    return (images.grad - expected).norm() / expected.norm()
 
 
 def test_cgnl(recorded):
     check(cgnl.build(32), recorded, "cgnl", CGNL)
+
+
+def test_graph_over_positions(recorded):
+    assert check(dual_gcn.CoordinateGraph(32), recorded, "spatial_gcn", GRAPH) < 1e-4
+
+
+def test_dual_gcn(recorded):
+    assert check(dual_gcn.build(32), recorded, "dual_gcn", DUAL, scale=0.1) < 1e-4  # its input was drawn so small
 
 
 class _OfOne(nn.Module):

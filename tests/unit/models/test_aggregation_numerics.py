@@ -1,0 +1,125 @@
+"""What every aggregation keeps: exact gradients, half precision, both modes, any size, compilation."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gald import plugins
+
+CHANNELS = 16
+NAMES = plugins.available("models/aggregation")
+EXACT = {"ema": {"gradient_steps": 3}}  # gradients through all steps, which differences see too
+
+
+def build(name: str, **options) -> nn.Module:
+    """An aggregation off its start, where it would be the identity."""
+    off = {"zero_start": False} if "zero_start" in plugins.signature("models/aggregation", name) else {}
+    return plugins.load("models/aggregation", name)(CHANNELS, **off, **options)
+
+
+def settled(name: str, **options) -> nn.Module:
+    """The same in evaluation mode, its norms' statistics those of some features."""
+    module = build(name, **options)
+    with torch.no_grad():
+        for _ in range(20):
+            module(torch.randn(4, CHANNELS, 9, 11))
+    return module.eval()
+
+
+def test_every_aggregation_of_the_method_is_here():
+    assert set(NAMES) >= {
+        "a2", "aspp", "cgnl", "criss_cross", "dual_attention", "dual_gcn", "ema", "global_context", "non_local", "none",
+        "psp",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("channels", [16, 48, 512])
+def test_defaults_fit_the_widths_in_use(name, channels):
+    module = plugins.load("models/aggregation", name)(channels).eval()
+    with torch.no_grad():
+        assert module(torch.randn(1, channels, 8, 8)).shape == (1, channels, 8, 8)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_those_of_differences(name, images):
+    # the norm before stands for the neck's: on a CPU its backward pass misreads a gradient of one image laid out by
+    # positions, as a transposed matrix product leaves it
+    module = nn.Sequential(nn.BatchNorm2d(CHANNELS), settled(name, **EXACT.get(name, {}))).double().eval()
+    feature = torch.randn(images, CHANNELS, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(module, feature)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_is_near_single(name, autocast, training):
+    feature = torch.randn(2, CHANNELS, 17, 23).bfloat16()
+    half = settled(name).bfloat16().train(training)
+    single = copy.deepcopy(half).float()  # of the same, rounded weights
+    if autocast:
+        with torch.autocast("cpu", torch.bfloat16):
+            output = copy.deepcopy(single)(feature.float())
+    else:
+        output = half(feature)
+        assert output.dtype == torch.bfloat16
+    expected = single(feature.float())
+    assert (output - expected).norm() < 0.03 * expected.norm()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (9, 1), (2, 3), (13, 5)])
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_smaller_than_any_window_or_grid_pass_in_both_modes(name, size, training):
+    module = build(name).train(training)
+    feature = torch.randn(2, CHANNELS, *size, requires_grad=True)
+    output = module(feature)
+    output.square().mean().backward()
+    assert output.shape == feature.shape
+    assert output.isfinite().all()
+    assert feature.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("value", [-2.0, 3e3])
+@pytest.mark.parametrize("name", NAMES)
+def test_constant_features_keep_gradients_finite(name, value):
+    module = build(name)
+    feature = torch.full((2, CHANNELS, 9, 11), value, requires_grad=True)
+    module(feature).square().mean().backward()
+    assert feature.grad.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_channels_last_changes_no_gradient(name):
+    module = settled(name)
+    feature = torch.randn(2, CHANNELS, 9, 11)
+    results = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        module.zero_grad()
+        given = feature.clone(memory_format=layout).requires_grad_()
+        module(given).square().mean().backward()
+        results.append([given.grad, *(parameter.grad for parameter in module.parameters())])
+    for contiguous, last in zip(*results, strict=True):
+        assert (last - contiguous).norm() <= 1e-4 * contiguous.norm() + 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler's own modules
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_equals_eager(name):
+    torch._dynamo.reset()
+    module = build(name)
+    results = []
+    for run in (copy.deepcopy(module), torch.compile(copy.deepcopy(module), fullgraph=True)):
+        generator = torch.Generator().manual_seed(1)
+        feature = torch.randn(2, CHANNELS, 17, 23, generator=generator, requires_grad=True)
+        output: Tensor = run(feature)
+        output.square().mean().backward()
+        buffers = [buffer for buffer in run.buffers() if buffer.is_floating_point()]
+        results.append([output, feature.grad, *(parameter.grad for parameter in run.parameters()), *buffers])
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-5)
