@@ -112,14 +112,14 @@ def test_channels_last_changes_no_gradient(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_equals_eager(name):
     torch._dynamo.reset()
-    module = build(name)
+    module = build(name).double()  # norms of nearly constant features amplify the rounding of single precision
     results = []
     for run in (copy.deepcopy(module), torch.compile(copy.deepcopy(module), fullgraph=True)):
         generator = torch.Generator().manual_seed(1)
-        feature = torch.randn(2, CHANNELS, 17, 23, generator=generator, requires_grad=True)
+        feature = torch.randn(2, CHANNELS, 17, 23, generator=generator, dtype=torch.float64, requires_grad=True)
         output: Tensor = run(feature)
         output.square().mean().backward()
         buffers = [buffer for buffer in run.buffers() if buffer.is_floating_point()]
         results.append([output, feature.grad, *(parameter.grad for parameter in run.parameters()), *buffers])
     for eager, compiled in zip(*results, strict=True):
-        torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(compiled, eager, rtol=1e-7, atol=1e-9)
