@@ -133,7 +133,8 @@ def augment(
         columns = columns.flipped(size[1])
         image_shown, mask_shown = _mirrored(image_shown), _mirrored(mask_shown)
     if (rows.shown, columns.shown) != size:
-        image_crop[:], mask_crop[:] = PADDING_COLOUR, IGNORE_INDEX
+        image_crop[0], mask_crop[:] = PADDING_COLOUR, IGNORE_INDEX
+        image_crop[1:] = image_crop[0]  # whole rows are copied quickly, pixels of three bytes are not
     image_crop[rows.inside, columns.inside] = image_shown
     mask_crop[rows.inside, columns.inside] = mask_shown
     distort(image_crop[rows.inside, columns.inside], _changes(draws, params))
@@ -185,10 +186,11 @@ def resize_image(image: Pixels, size: Size) -> Pixels:
     if size == image.shape[:2]:
         return image
     # One copy of the window, which torch would make itself, but more slowly. The shape, batch included, tells torch
-    # that the memory is in channels-last order, and so it returns the result.
-    pixels = torch.from_numpy(np.array(image)).view(1, *image.shape).permute(0, 3, 1, 2)
-    resized = functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
-    return np.asarray(resized.permute(0, 2, 3, 1)[0].numpy())
+    # that the memory is in channels-last order, and so it returns the result. Views are NumPy's: for each of its own,
+    # torch gives up the interpreter's lock and waits for it again.
+    window = np.array(image).reshape(1, *image.shape).transpose(0, 3, 1, 2)
+    resized = functional.interpolate(torch.from_numpy(window), size=size, mode="bilinear", antialias=True)
+    return np.asarray(resized.numpy()[0].transpose(1, 2, 0))
 
 
 def resize_mask(mask: Pixels, size: Size) -> Pixels:
