@@ -1,7 +1,8 @@
-"""The layout in which a gradient leaves a module, where torch's batch norm would misread it.
+"""The layout of gradients, which no operator asks for and some depend on.
 
 A matrix product with a transposed factor leaves that factor's gradient transposed. For one image it then passes for
-channels-last, and the backward pass of batch norm on a CPU (seen in torch 2.13) returns wrong numbers in silence.
+channels-last, and the backward pass of batch norm on a CPU (seen in torch 2.13) returns wrong numbers in silence. And
+where gradients of two layouts meet, their sum takes several times as long.
 """
 
 from typing import Any
@@ -10,17 +11,18 @@ import torch
 from torch import Tensor
 
 
-class _ContiguousGradient(torch.autograd.Function):
+class _GradientLayout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+    def forward(ctx: Any, tensor: Tensor, layout: torch.memory_format) -> Tensor:
+        ctx.layout = layout
         return tensor.view_as(tensor)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad.contiguous()
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad.contiguous(memory_format=ctx.layout), None
 
 
-def contiguous_gradient(tensor: Tensor) -> Tensor:
-    """Return the tensor as it is; the gradient that passes back through here comes out contiguous."""
-    result: Tensor = _ContiguousGradient.apply(tensor)  # type: ignore[no-untyped-call]
+def contiguous_gradient(tensor: Tensor, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
+    """Return the tensor as it is; the gradient that passes back through here comes out contiguous in the layout."""
+    result: Tensor = _GradientLayout.apply(tensor, layout)  # type: ignore[no-untyped-call]
     return result

@@ -10,39 +10,35 @@ and 3.3, equations 1 and 2.
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gald.errors import ModelError
+from gald.models.aggregation._layout import contiguous_gradient
 from gald.models.layers import Feature
 
 
-def criss_cross(query: Feature, key: Feature, value: Feature) -> Feature:
-    """Attend along row and column with one softmax over both, in which the position itself counts once.
+def criss_cross(query: Feature, key: Feature, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights along row and column, of one softmax over both, in which the position itself counts once.
 
     Parameters
     ----------
     query, key : Tensor
         (N, d, H, W).
-    value : Tensor
-        (N, C, H, W).
+    gain : Tensor
+        Factor of all weights.
 
     Returns
     -------
-    Tensor
-        (N, C, H, W); the largest tensor on the way has N H W (H + W) elements.
+    tuple of Tensor
+        (N, H, W, W), for each position over the columns of its row, and (N, W, H, H) over the rows of its column.
     """
     height, width = query.shape[-2:]
-    by_row = [part.permute(0, 2, 3, 1) for part in (query, key, value)]  # (N, H, W, channels)
-    by_column = [part.permute(0, 3, 2, 1) for part in (query, key, value)]  # (N, W, H, channels)
-    along_row = by_row[0] @ by_row[1].transpose(2, 3)  # (N, H, W, W)
-    along_column = by_column[0] @ by_column[1].transpose(2, 3)  # (N, W, H, H)
+    along_row = query.permute(0, 2, 3, 1) @ key.permute(0, 2, 1, 3)  # (N, H, W, W)
+    along_column = query.permute(0, 3, 2, 1) @ key.permute(0, 3, 1, 2)  # (N, W, H, H)
     itself = torch.eye(height, dtype=torch.bool, device=query.device)
     along_column = along_column.masked_fill(itself, -torch.inf)
-    weights = torch.cat([along_row, along_column.transpose(1, 2)], dim=3).softmax(dim=3)
-    of_row = weights[..., :width] @ by_row[2]  # (N, H, W, C)
-    of_column = weights[..., width:].transpose(1, 2) @ by_column[2]  # (N, W, H, C)
-    attended: Feature = of_row.permute(0, 3, 1, 2) + of_column.permute(0, 3, 2, 1)
-    return attended
+    weights = gain * torch.cat([along_row, along_column.transpose(1, 2)], dim=3).softmax(dim=3)
+    return weights[..., :width], weights[..., width:].transpose(1, 2)
 
 
 class CrissCross(nn.Module):
@@ -58,10 +54,15 @@ class CrissCross(nn.Module):
 
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
+        # laid out by positions, rows and columns are matrices without a copy
+        feature = feature.contiguous(memory_format=torch.channels_last)
         for _ in range(self.recurrence):
-            attended = criss_cross(self.query(feature), self.key(feature), self.value(feature))
-            feature = torch.addcmul(feature, self.gamma, attended)
-        return feature
+            in_row, in_column = criss_cross(self.query(feature), self.key(feature), self.gamma)
+            value = self.value(feature)
+            of_row = in_row @ value.permute(0, 2, 3, 1)  # (N, H, W, C)
+            of_column = in_column @ value.permute(0, 3, 2, 1)  # (N, W, H, C)
+            feature = feature + of_row.permute(0, 3, 1, 2) + of_column.permute(0, 3, 2, 1)
+        return contiguous_gradient(feature, torch.channels_last).contiguous()
 
 
 def build(channels: int, *, recurrence: int = 2, reduction: int = 8, zero_start: bool = True) -> CrissCross:
