@@ -1,13 +1,10 @@
-"""Decode the common kinds of PNG in half the time that Pillow takes, with Wuffs, where it is installed.
+"""Decode the two kinds of PNG that prepared folders hold, in some 0.6 of the time that Pillow takes.
 
-Most of the time that training from files takes goes into PNG. Pixels are the same; whatever Wuffs is not installed for,
-does not know or finds wrong is left to Pillow, whose errors name what is the matter.
+Most of the time that training from files takes goes into PNG. Pixels are the same either way; whatever is of another
+kind, or damaged, is left to Pillow, whose errors say what is the matter.
 """
 
 from __future__ import annotations
-
-import importlib
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,42 +27,16 @@ def decode(content: bytes, mode: str) -> NDArray[np.uint8] | None:
     Returns
     -------
     uint8 array (H, W, 3) or (H, W), or None
-        The pixels; None where Pillow must look at the file: it is of another kind, is damaged, or Wuffs is missing.
+        The pixels; None where Pillow must look at the file: it is of another kind, or damaged.
     """
     if not content.startswith(_SIGNATURE) or _KINDS.get(content[_KIND]) != mode:
         return None
     if b"tRNS" in content[: content.find(b"IDAT")]:  # a transparent colour, which Pillow leaves as it is
         return None
-    config = _CONFIGS.get(mode)
-    if config is None:
-        return None
-    decoded = _aux.ImageDecoder(config).decode(content)
-    if decoded.error_message:
-        return None
-    pixels: NDArray[np.uint8] = np.asarray(decoded.pixbuf)
-    return pixels if mode == "RGB" else pixels[..., 0]
+    import imagecodecs
 
-
-def _configs() -> dict[str, Any]:
-    """Say what each mode asks of the decoder; nothing where it is not installed."""
-    if _wuffs is None:
-        return {}
-    formats = {"RGB": _wuffs.PixelFormat.RGB, "L": _wuffs.PixelFormat.Y}
-    configs = {}
-    for mode, pixel_format in formats.items():
-        configs[mode] = _aux.ImageDecoderConfig()
-        configs[mode].enabled_decoders = [_wuffs.ImageDecoderType.PNG]
-        configs[mode].pixel_format = pixel_format
-    return configs
-
-
-def _module(name: Literal["pywuffs", "pywuffs.aux"]) -> Any:
     try:
-        return importlib.import_module(name)
-    except ImportError:
+        pixels: NDArray[np.uint8] = imagecodecs.png_decode(content)
+    except (imagecodecs.PngError, ValueError):  # a damaged header may break its own message
         return None
-
-
-_wuffs = _module("pywuffs")
-_aux = _module("pywuffs.aux")
-_CONFIGS = _configs()
+    return pixels

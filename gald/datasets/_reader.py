@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from gald import paths
+from gald.datasets import _png
 from gald.datasets._packed import Kind, PackedSamples, Pixels, pixels_sha256, read_store
 from gald.errors import DatasetError
 from gald.files import sha256
@@ -248,6 +249,8 @@ class _Files:
     def _read(self, name: str, mode: str) -> Pixels:
         path = self._folder / name
         try:
+            if path.suffix == ".png" and (pixels := _png.decode(path.read_bytes(), mode)) is not None:
+                return pixels
             with Image.open(path) as picture:
                 if picture.mode != mode:
                     raise DatasetError(f"{path}: expected mode {mode}, found {picture.mode}; {self._remedy}")
