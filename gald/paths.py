@@ -12,7 +12,7 @@ from pathlib import Path
 
 PARAMS = Path("params")
 STATE = Path(".gald")
-DATA_ROOT = Path(os.environ.get("GALD_DATA") or "data")
+DATA_ROOT = Path(os.environ.get("GALD_DATA") or "data").expanduser()
 """Raw, prepared and packed data; the environment variable moves them to another disk."""
 
 
