@@ -95,7 +95,7 @@ class Segmentor(nn.Module):
         if with_aux and self.aux_head is None:
             raise ModelError("this model has no auxiliary head; set model.aux_head, or do not ask for its logits")
         size = (images.shape[-2], images.shape[-1])
-        features = self.backbone((images - self.mean) / self.std)
+        features = self.backbone(torch.sub(images, self.mean).div_(self.std))  # one copy, not two
         logits = self._at_size(self.head(features.main), size)
         aux_logits = self._at_size(self.aux_head(features.aux), size) if with_aux and self.aux_head else None
         return SegmentorOutput(logits, aux_logits)
