@@ -10,14 +10,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from gald.datasets._shards import check, open_shard
 from gald.errors import DatasetError
 from gald.files import sha256
 
@@ -109,8 +109,8 @@ def again(folder: Path) -> str:
 class PackedSamples:
     """Pixels of one or several splits of a packed store; any number of threads may read them.
 
-    The shards are mapped when first used, copy-on-write: what is written into an array stays in this process and never
-    reaches the disk.
+    The shards are mapped at once, so that all pixels are of one store, whatever becomes of its folder. The maps are
+    copy-on-write: what is written into an array stays in this process and never reaches the disk.
 
     Parameters
     ----------
@@ -129,12 +129,13 @@ class PackedSamples:
 
     def __init__(self, folder: Path, splits: Iterable[str], record: dict[str, Any]) -> None:
         self.folder = folder
-        self._sizes: dict[str, int] = {shard["name"]: shard["bytes"] for shard in record["shards"]}
         self._places = [place for split in splits for place in self._index(record, split)]
-        self._maps: dict[str, Pixels] = {}
-        self._lock = Lock()
-        for name in {place.shard for place in self._places}:
-            self._check_size(name)
+        used = {place.shard for place in self._places}
+        self._shards = {
+            shard["name"]: open_shard(folder / shard["name"], shard["bytes"], shard["sha256"], remedy=again(folder))
+            for shard in record["shards"]
+            if shard["name"] in used
+        }
 
     def _index(self, record: dict[str, Any], split: str) -> list[Place]:
         known = record["splits"].get(split)
@@ -146,13 +147,16 @@ class PackedSamples:
         with path.open(newline="") as file:
             return [_place(row) for row in csv.DictReader(file)]
 
-    def _check_size(self, name: str) -> None:
-        """Refuse a short shard now: a map reaching past a file's end would kill the process with a bus error later."""
-        path, expected = self.folder / name, self._sizes[name]
-        found = path.stat().st_size if path.is_file() else None
-        if found != expected:
-            what = "is missing" if found is None else f"has {found} bytes, {STORE} promises {expected}"
-            raise DatasetError(f"{path} {what}; {again(self.folder)}")
+    def check(self, pulse: Callable[[], None]) -> None:
+        """Hold the shards against their digests, once for each state of a file; `pulse` may raise to stop.
+
+        Raises
+        ------
+        DatasetError
+            A shard does not hold what was packed; the message names it.
+        """
+        edition, dataset = self.folder.absolute().parts[-2:]
+        check(self._shards.values(), (edition, dataset), remedy=again(self.folder), pulse=pulse)
 
     def image(self, i: int) -> Pixels:
         """Image of sample `i`, uint8 (h, w, 3): a view, nothing is copied."""
@@ -175,20 +179,7 @@ class PackedSamples:
 
     def _view(self, shard: str, offset: int, shape: tuple[int, ...]) -> Pixels:
         size = int(np.prod(shape))
-        return self._map(shard)[offset : offset + size].reshape(shape)
-
-    def _map(self, name: str) -> Pixels:
-        with self._lock:
-            if name not in self._maps:
-                self._check_size(name)
-                try:  # a plain array over the map: slices of np.memmap itself cost more
-                    self._maps[name] = np.asarray(np.memmap(self.folder / name, np.uint8, mode="c"))
-                except OSError as error:
-                    raise DatasetError(
-                        f"{self.folder / name} cannot be mapped into memory ({error}); raise the limit of address "
-                        f"space (ulimit -v), or remove {self.folder} to read the prepared files instead"
-                    ) from error
-            return self._maps[name]
+        return self._shards[shard].content[offset : offset + size].reshape(shape)
 
 
 def _place(row: dict[str, str]) -> Place:

@@ -7,18 +7,16 @@ files. They are equal either way, and the index's digests hold for both.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
-import numpy as np
-from PIL import Image
-
 from gald import paths
-from gald.datasets import _png
+from gald.datasets._files import FileSamples
 from gald.datasets._packed import Kind, PackedSamples, Pixels, pixels_sha256, read_store
 from gald.errors import DatasetError
 from gald.files import sha256
@@ -71,6 +69,8 @@ class PreparedSplit:
         ``auto`` reads ``data/packed/<edition>/<dataset>`` if that was packed from this folder as it is now, else the
         files; the others insist. Arrays from the packed store are views of mapped files: writing into them changes
         what this object yields later, never the disk.
+    source : str, optional
+        Published form of the benchmark that the folder must be made from; None takes any.
 
     Attributes
     ----------
@@ -82,11 +82,16 @@ class PreparedSplit:
     Raises
     ------
     DatasetError
-        The folder was not prepared, or has no such split; the packed store is damaged, or missing although asked for.
+        The folder was not prepared, is of another source, or has no such split; the packed store is damaged, or missing
+        although asked for.
     """
 
-    def __init__(self, folder: Path, splits: Iterable[str], *, store: Store = "auto") -> None:
+    def __init__(
+        self, folder: Path, splits: Iterable[str], *, store: Store = "auto", source: str | None = None
+    ) -> None:
         self.folder = folder
+        if source is not None:
+            self._check_source(source)
         self.splits = tuple(splits)
         self.rows: list[dict[str, str]] = []
         self._split_of: list[str] = []
@@ -94,23 +99,42 @@ class PreparedSplit:
             rows = self._index(split)
             self.rows += rows
             self._split_of += [split] * len(rows)
-        packed = self._packed(store)
-        self.packed = packed is not None
-        self._source: _Source = packed or _Files(folder, self.rows, self._remedy)
+        self._store = self._packed(store)
+        self.packed = self._store is not None
+        self._source: _Source = self._store or FileSamples(folder, self.rows, self._remedy)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """The folder's manifest.json."""
         path = self.folder / "manifest.json"
         try:
-            manifest: dict[str, Any] = json.loads(path.read_text())
-        except FileNotFoundError as error:
-            raise DatasetError(f"{path} is missing; {self._remedy.replace('again', 'first')}") from error
+            manifest: dict[str, Any] = json.loads(self._manifest_bytes)
         except ValueError as error:
             raise DatasetError(f"{path} is damaged ({error}); {self._remedy}") from error
         if not isinstance(manifest.get("splits"), dict):
             raise DatasetError(f"{path} lists no splits; {self._remedy}")
         return manifest
+
+    @property
+    def manifest_sha256(self) -> str:
+        """Digest of the very manifest.json that was read, though another may have taken its place since."""
+        return hashlib.sha256(self._manifest_bytes).hexdigest()
+
+    @cached_property
+    def _manifest_bytes(self) -> bytes:
+        path = self.folder / "manifest.json"
+        try:
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            raise DatasetError(f"{path} is missing; {self._remedy.replace('again', 'first')}") from error
+
+    def _check_source(self, source: str) -> None:
+        found, name = self.manifest.get("source"), "/".join(self._name)
+        if found != source:
+            raise DatasetError(
+                f"{self.folder} was prepared from source {found!r}, but the params ask for {source!r}; run `gald "
+                f"download {name}` and then `gald prepare {name}`, or set download.sources back in params/base.yaml"
+            )
 
     def _index(self, split: str) -> list[dict[str, str]]:
         known = self.manifest["splits"]
@@ -129,7 +153,7 @@ class PreparedSplit:
         name = "/".join(self._name)
         folder = paths.packed(*self._name)
         record = read_store(folder)
-        if record is not None and record["manifest_sha256"] == sha256(self.folder / "manifest.json"):
+        if record is not None and record["manifest_sha256"] == self.manifest_sha256:
             return PackedSamples(folder, self.splits, record)
         problem = "there is no packed store" if record is None else "it was packed from data prepared otherwise"
         if store == "packed":
@@ -184,6 +208,22 @@ class PreparedSplit:
         """
         return self._source.image(i)
 
+    def check_store(self, pulse: Callable[[], None]) -> None:
+        """Hold the packed store against its digests, unless that was done before; of files, do nothing.
+
+        Parameters
+        ----------
+        pulse : callable
+            Called every now and then; it may raise to stop.
+
+        Raises
+        ------
+        DatasetError
+            A shard does not hold what was packed; the message names it.
+        """
+        if self._store is not None:
+            self._store.check(pulse)
+
     def verified(self, i: int) -> Sample:
         """Read sample `i` and compare its pixels with the digests in the index.
 
@@ -224,36 +264,3 @@ class PreparedSplit:
                 f"has no mask; labelled splits: {', '.join(others) or 'none'}"
             )
         return Sample(self.rows[i]["id"], image, mask)
-
-
-class _Files:
-    """Pixels decoded from the prepared folder's own files."""
-
-    def __init__(self, folder: Path, rows: list[dict[str, str]], remedy: str) -> None:
-        self._folder = folder
-        self._rows = rows
-        self._remedy = remedy
-
-    def image(self, i: int) -> Pixels:
-        return self._read(self._rows[i]["image"], "RGB")
-
-    def mask(self, i: int) -> Pixels | None:
-        return self._read(self._rows[i]["mask"], "L") if self._rows[i]["mask"] else None
-
-    def where(self, i: int, kind: Kind) -> str:
-        return str(self._folder / self._rows[i][kind])
-
-    def remedy(self) -> str:
-        return self._remedy
-
-    def _read(self, name: str, mode: str) -> Pixels:
-        path = self._folder / name
-        try:
-            if path.suffix == ".png" and (pixels := _png.decode(path.read_bytes(), mode)) is not None:
-                return pixels
-            with Image.open(path) as picture:
-                if picture.mode != mode:
-                    raise DatasetError(f"{path}: expected mode {mode}, found {picture.mode}; {self._remedy}")
-                return np.array(picture)
-        except (OSError, SyntaxError) as error:
-            raise DatasetError(f"{path} cannot be read ({error}); {self._remedy}") from error

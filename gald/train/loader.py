@@ -46,6 +46,10 @@ class Split(Protocol):
         """Read one sample."""
         ...
 
+    def verified(self, index: int, /) -> Sample:
+        """Read one sample and compare it with what was prepared."""
+        ...
+
 
 class Samples(Protocol):
     """What batches are made of."""
@@ -86,7 +90,8 @@ class Batch(NamedTuple):
 class CachedSamples:
     """Samples of a split, which stay in memory after they were decoded for the first time, as far as a budget goes.
 
-    Those of a packed store are not kept: they are views, and the system keeps the pages that crops have read.
+    Files are held against their digests when first decoded. Samples of a packed store, checked as a whole, are not
+    kept: they are views, and the system keeps the pages that crops have read.
 
     Parameters
     ----------
@@ -103,6 +108,7 @@ class CachedSamples:
         self._split = split
         self._budget = 0 if split.packed else budget
         self._kept: dict[int, Sample] = {}
+        self._verified: set[int] = set()
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -115,18 +121,19 @@ class CachedSamples:
         Raises
         ------
         DatasetError
-            The sample cannot be read; the message names it.
+            The sample cannot be read or is not what was prepared; the message names it.
         """
-        sample = self._kept.get(index)
-        if sample is not None:
+        if (sample := self._kept.get(index)) is not None:
             return sample
         try:
-            sample = self._split[index]
+            trusted = self._split.packed or index in self._verified
+            sample = self._split[index] if trusted else self._split.verified(index)
         except (DatasetError, OSError, ValueError) as error:
             remedy = "" if isinstance(error, DatasetError) else "; run `gald prepare` again"
             raise DatasetError(f"sample {self.id(index)}: {error}{remedy}") from error
         size = sample.image.nbytes + sample.mask.nbytes
         with self._lock:
+            self._verified.add(index)
             if size <= self._budget and index not in self._kept:
                 self._budget -= size
                 self._kept[index] = sample

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +16,8 @@ import yaml
 from torch.utils import deterministic
 
 from gald import files, locking, paths, provenance
-from gald.datasets._reader import PreparedSplit
-from gald.errors import DatasetError, GaldError
+from gald.datasets._reader import PreparedSplit, Store
+from gald.errors import DatasetError, GaldError, TrainingInterrupted
 from gald.inference import channels_last
 from gald.memory import keep_freed_memory
 from gald.models import weights
@@ -37,7 +37,6 @@ class _Task:
 
     run: Run
     split: PreparedSplit
-    manifest_sha256: str
     code: dict[str, Any]  # as it was when the training began: files may change while it runs
 
     @property
@@ -47,7 +46,7 @@ class _Task:
 
     @property
     def identity(self) -> dict[str, str]:
-        return {"params": self.run.digest(), "data": self.manifest_sha256}
+        return {"params": self.run.digest(), "data": self.split.manifest_sha256}
 
     @property
     def folder(self) -> Path:
@@ -59,18 +58,21 @@ class _Task:
         return self.folder / "history.jsonl"
 
 
-def train(run: Run) -> None:
+def train(run: Run, *, store: Store = "auto") -> None:
     """Train a run to its end, going on from its last checkpoint if there is one.
 
     Parameters
     ----------
     run : Run
         Name and params; its dataset must be prepared.
+    store : {"auto", "packed", "files"}
+        Where pixels are read from, see `PreparedSplit`; it changes no bit.
 
     Raises
     ------
     DatasetError
-        The dataset is not prepared, or a sample is damaged.
+        The dataset is not prepared or of another source, a sample or the packed store is damaged, or the data changed
+        during the training.
     RunBusy
         Another process trains this run.
     TrainingDiverged
@@ -80,7 +82,8 @@ def train(run: Run) -> None:
     """
     params = run.params.train
     with locking.held(run.name, wait_s=locking.WAIT_S), watched() as watch, reproducible(params):
-        task = _task(run)
+        task = _task(run, store)
+        task.split.check_store(partial(_stop_early, watch.reason))
         paths.run_json(run.name).unlink(missing_ok=True)  # it promises weights that are about to change
         state, origins = _start(task)
         progress = history.Progress(run.name, state.iteration, params.max_iters)
@@ -120,14 +123,24 @@ def reproducible(params: TrainParams) -> Iterator[None]:
         deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]  # torch's default
 
 
-def _task(run: Run) -> _Task:
-    # A store under way is worth the wait: without it every image would be decoded again and again.
-    locking.wait_until_free(f"pack/{run.params.edition}/{run.dataset}", say=_LOG.info)
-    split = PreparedSplit(paths.prepared(run.params.edition, run.dataset), run.params.train.splits)
+def _task(run: Run, store: Store) -> _Task:
+    name = f"{run.params.edition}/{run.dataset}"
+    if store != "files":  # one under way is worth the wait: without it every image would be decoded again and again
+        locking.wait_until_free(f"pack/{name}", say=_LOG.info)
+    folder = paths.prepared(run.params.edition, run.dataset)
+    split = PreparedSplit(folder, run.params.train.splits, store=store, source=run.params.source)
     if len(split) == 0:
         raise DatasetError(f"{split.folder}: no samples in {', '.join(split.splits)}; prepare the dataset again")
+    if store == "auto" and not paths.packed_json(run.params.edition, run.dataset).exists():
+        _LOG.info("%s: images are decoded while training; after `gald pack %s` they would come faster", run.name, name)
     code = {"commit": provenance.commit(), "digest": provenance.code_digest(), "dirty": provenance.is_dirty()}
-    return _Task(run, split, files.sha256(paths.manifest(run.params.edition, run.dataset)), code)
+    return _Task(run, split, code)
+
+
+def _stop_early(reason: Callable[[], str | None]) -> None:
+    why = reason()
+    if why is not None:
+        raise TrainingInterrupted(f"stopped before the first iteration, because {why}; the same command goes on")
 
 
 def _start(task: _Task) -> tuple[loop.State, list[dict[str, Any]]]:
@@ -201,6 +214,7 @@ def _cpu_name() -> str:
 def _publish(task: _Task, model: Segmentor, origins: list[dict[str, Any]]) -> None:
     """Write the run's files, run.json last, so that it never promises what is not there."""
     run = task.run
+    _check_unchanged(task)
     lines = history.read(task.growing_history)
     files.write_bytes(paths.history(run.name), task.growing_history.read_bytes())
     files.write_text(paths.history_csv(run.name), history.as_csv(lines))
@@ -208,6 +222,23 @@ def _publish(task: _Task, model: Segmentor, origins: list[dict[str, Any]]) -> No
     files.write_text(paths.run_params(run.name), yaml.safe_dump(merged, sort_keys=False))
     weights.save(paths.weights(run.name), model, run.params.model, task.classes)
     files.write_json(paths.run_json(run.name), _record(task, model, origins))
+
+
+def _check_unchanged(task: _Task) -> None:
+    """Refuse weights of data that are no longer there: some samples may have been of these, some of those."""
+    run = task.run
+    manifest = paths.manifest(run.params.edition, run.dataset)
+    if not manifest.exists():  # nobody knows yet whether the data will be the same again, so the checkpoint stays
+        raise DatasetError(
+            f"{manifest} went away during the training; run `gald prepare {run.params.edition}/{run.dataset}`, then "
+            "the same command again"
+        )
+    if files.sha256(manifest) != task.split.manifest_sha256:
+        checkpoint.clear(task.folder)
+        raise DatasetError(
+            f"{manifest} changed during the training of {run.name}, so its weights are of mixed data and were dropped; "
+            f"run `gald train {run.name}` again"
+        )
 
 
 def _record(task: _Task, model: Segmentor, origins: list[dict[str, Any]]) -> dict[str, Any]:
@@ -219,7 +250,7 @@ def _record(task: _Task, model: Segmentor, origins: list[dict[str, Any]]) -> dic
         "edition": run.params.edition,
         "seed": run.seed,
         "params_sha256": run.digest(),
-        "manifest_sha256": task.manifest_sha256,
+        "manifest_sha256": task.split.manifest_sha256,
         "weights": {"file": file.name, "sha256": files.sha256(file)},
         "iterations": params.max_iters,
         "num_classes": len(task.classes),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gald import files, paths
+from gald.datasets import _shards
 from gald.datasets._packed import read_store
 from gald.datasets._reader import PreparedSplit
 from gald.errors import DatasetError
@@ -60,10 +61,8 @@ def test_views_take_writes_that_never_reach_the_disk(prepared: Path, store: Path
     assert (PreparedSplit(prepared, ("train",))[0].image + np.uint8(1) == sample.image).all()
 
 
-@pytest.mark.parametrize("opened", [False, True])
-def test_a_short_or_missing_shard_is_refused_before_it_is_mapped(prepared: Path, store: Path, opened: bool) -> None:
+def test_a_short_or_missing_shard_is_refused_before_it_is_mapped(prepared: Path, store: Path) -> None:
     shard = store / "train-00000.bin"
-    data = PreparedSplit(prepared, SPLITS) if opened else None
     size = shard.stat().st_size
     for change, said in (
         (lambda: os.truncate(shard, size - 1), rf"has {size - 1} bytes, store\.json promises {size}"),
@@ -71,8 +70,68 @@ def test_a_short_or_missing_shard_is_refused_before_it_is_mapped(prepared: Path,
     ):
         change()
         with pytest.raises(DatasetError, match=rf"train-00000\.bin {said}; run `gald pack mini/camvid` again"):
-            data[0] if data else PreparedSplit(prepared, SPLITS)
+            PreparedSplit(prepared, SPLITS)
     assert len(PreparedSplit(prepared, ("test",))) == 1  # whose shard is whole
+
+
+def test_an_open_reader_stays_with_the_store_it_opened(prepared: Path) -> None:
+    data = PreparedSplit(prepared, SPLITS)
+    before, digest = [data.image(i).copy() for i in range(3)], data.manifest_sha256
+    blank = np.zeros((40, 30, 3), np.uint8), np.zeros((40, 30), np.uint8)
+    write_samples(prepared, {"train": [blank, blank], "test": [(blank[0], None)]})
+    pack("mini", "camvid")
+    assert PreparedSplit(prepared, SPLITS).image(0).max() == 0
+    assert all((data.image(i) == before[i]).all() for i in range(3))
+    assert data.verified(1).id == "train/scene01"
+    assert data.manifest_sha256 == digest != files.sha256(prepared / "manifest.json")
+
+
+def flip(path: Path, place: int = 3648 + 7) -> None:
+    """Change one byte, by default in the mask of the first sample, and keep the size."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_store_is_checked_once_for_each_state_of_its_files(
+    prepared: Path, store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_shards, "_TELL_BYTES", 1)
+    caplog.set_level("INFO", "gald")
+    shard = store / "train-00000.bin"
+    beats: list[None] = []
+
+    def check(*splits: str) -> int:
+        beats.clear()
+        PreparedSplit(prepared, splits).check_store(lambda: beats.append(None))
+        return len(beats)
+
+    assert check("train") == 1
+    assert caplog.messages[0] == "mini/camvid: checking the packed store before its first use, 0.0 GB"
+    assert caplog.messages[1].startswith("mini/camvid: the packed store is whole, checked at ")
+    assert [check("train"), check("train", "test"), check("train", "test")] == [0, 1, 0]
+    os.utime(shard)  # changed, for all that is known
+    assert [check("train"), check("train")] == [1, 0]
+    flip(shard)
+    for _ in range(2):  # and a failure is not remembered as a success
+        with pytest.raises(DatasetError, match=r"train-00000\.bin does not hold .*; run `gald pack mini/camvid` again"):
+            check("train")
+    assert check("test") == 0
+    flip(shard)
+    assert check("train") == 1
+    (memory,) = Path(".gald/verified").rglob("*.json")
+    for damaged in ("[]", "{"):
+        memory.write_text(damaged)
+        assert check("train", "test") == 2
+
+
+def test_a_check_may_be_stopped(prepared: Path) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        PreparedSplit(prepared, SPLITS).check_store(stop)
+    PreparedSplit(prepared, SPLITS, store="files").check_store(stop)  # there is nothing to check
 
 
 def test_a_changed_byte_is_found_when_a_sample_is_verified(prepared: Path, store: Path) -> None:
@@ -115,9 +174,6 @@ def test_a_shard_that_cannot_be_mapped_is_named(prepared: Path, monkeypatch: pyt
     def refuse(*_: object, **__: object) -> None:
         raise OSError(12, "Cannot allocate memory")
 
-    data = PreparedSplit(prepared, ("train",))
     monkeypatch.setattr(np, "memmap", refuse)
-    with pytest.raises(
-        DatasetError, match=r"train-00000\.bin cannot be mapped .*ulimit -v.* remove data/packed/mini/camvid"
-    ):
-        data[0]
+    with pytest.raises(DatasetError, match=r"train-00000\.bin cannot be mapped .*ulimit -v.*prepare\.store: files"):
+        PreparedSplit(prepared, ("train",))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gald.datasets._reader import PreparedSplit, Sample
 from gald.errors import DatasetError, ParamsError
@@ -33,6 +34,9 @@ class Given:
     def __getitem__(self, index: int) -> Sample:
         self.count[index] += 1
         return self.samples[index]
+
+    def verified(self, index: int) -> Sample:
+        return self[index]
 
 
 def samples(count: int = 10, size: tuple[int, int] = (48, 64)) -> list[Sample]:
@@ -155,6 +159,24 @@ def test_a_sample_read_twice_at_once_counts_once() -> None:
     for _ in range(2):
         cached[1]
     assert split.count == {0: 2, 1: 1}
+
+
+def test_a_file_is_held_against_its_digest_when_it_is_first_decoded(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+    real = PreparedSplit.verified
+    monkeypatch.setattr(PreparedSplit, "verified", lambda split, index: hashed.append(index) or real(split, index))
+    cached = CachedSamples(PreparedSplit(prepared, ["train"], store="files"), 4, budget=0)
+    for index in (0, 1, 0, 1):
+        cached[index]
+    assert hashed == [0, 1]  # which is dear enough to be done once
+    Image.fromarray(np.ones((48, 64), np.uint8)).save(prepared / "masks/train/scene02.png")
+    for _ in range(2):  # what failed once is not trusted the next time
+        with pytest.raises(
+            DatasetError, match=r"sample train/scene02: .*scene02\.png does not hold .*gald prepare mini/camvid"
+        ):
+            cached[2]
 
 
 def test_a_damaged_file_and_its_sample_are_named(make_run: Callable[..., Run], prepared: Path) -> None:

@@ -10,19 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import gald
 from gald import files, locking, paths
-from gald.errors import DatasetError, RunBusy, TrainingDiverged, TrainingInterrupted
+from gald.datasets._reader import PreparedSplit
+from gald.errors import DatasetError, GaldError, RunBusy, TrainingDiverged, TrainingInterrupted
 from gald.models.segmentor import build_segmentor
 from gald.params import Run
 from gald.prepare.pack import pack
 from gald.train import history, loop
 from gald.train import run as train_run
 from gald.train.run import train
+from tests.unit.conftest import write_prepared
 
 CHILD = """
 import json, logging, sys
@@ -110,6 +114,114 @@ def test_the_store_that_samples_are_read_from_changes_no_bit(make_run: Callable[
     pack("mini", "camvid")
     train(run)
     assert outcome(run) == from_files
+
+
+def blacken(path: Path) -> None:
+    """Rewrite the pixels of a mask, or the last part of a shard; its size stays."""
+    if path.suffix == ".bin":
+        content = path.read_bytes()
+        path.write_bytes(content[:1000].ljust(len(content), b"\0"))
+    else:
+        Image.fromarray(np.zeros((48, 64), np.uint8)).save(path)
+
+
+@pytest.mark.parametrize("store", ["packed", "files"])
+def test_other_pixels_than_were_prepared_are_refused(make_run: Callable[..., Run], prepared: Path, store: str) -> None:
+    run = make_run()
+    if store == "packed":
+        pack("mini", "camvid")
+        train(run)
+        blacken(paths.packed("mini", "camvid") / "train-00000.bin")
+        message = r"train-00000\.bin does not hold .*; run `gald pack mini/camvid` again"
+    else:
+        for path in (prepared / "masks/train").iterdir():
+            blacken(path)
+        message = r"sample train/.*masks/train/scene\d\d\.png does not hold .*; run `gald prepare mini/camvid` again"
+    with pytest.raises(DatasetError, match=message):
+        train(run)
+    assert not list(paths.checkpoint_dir(run.name).glob("*"))
+
+
+@pytest.mark.parametrize("store", ["packed", "files"])
+def test_data_made_again_during_a_training_is_never_mixed_in(
+    make_run: Callable[..., Run], prepared: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    def train_some(state: loop.State, samples: Any, params: Any, hooks: loop.Hooks) -> None:
+        real(state, samples, params, hooks)
+        write_prepared(prepared, {"train": 10, "test": 5}, seed=1)
+
+    run, real = make_run(), loop.train
+    if store == "packed":
+        pack("mini", "camvid")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train", train_some)
+        with pytest.raises(
+            DatasetError,
+            match=r"manifest\.json changed during the training .*; run `gald train mini/camvid/none-seed0`",
+        ):
+            train(run)
+    assert not paths.run_json(run.name).exists()
+    assert not paths.weights(run.name).exists()
+    assert not paths.checkpoint_dir(run.name).exists()
+    train(run)
+    assert json.loads(paths.run_json(run.name).read_text())["manifest_sha256"] == files.sha256(
+        prepared / "manifest.json"
+    )
+
+
+def test_a_manifest_that_went_away_costs_no_checkpoint(
+    make_run: Callable[..., Run], prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_some(state: loop.State, samples: Any, params: Any, hooks: loop.Hooks) -> None:
+        real(state, samples, params, hooks)
+        kept.write_bytes((prepared / "manifest.json").read_bytes())
+        (prepared / "manifest.json").unlink()
+
+    run, real, kept = make_run(), loop.train, Path("kept")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train", train_some)
+        with pytest.raises(DatasetError, match=r"manifest\.json went away .*run `gald prepare mini/camvid`, then"):
+            train(run)
+    kept.rename(prepared / "manifest.json")
+    assert paths.checkpoint_dir(run.name).exists()
+    train(run)
+    assert paths.run_json(run.name).exists()
+
+
+def test_data_of_another_source_is_refused(make_run: Callable[..., Run], prepared: Path) -> None:
+    path = prepared / "manifest.json"
+    path.write_text(path.read_text().replace('"source": "segnet"', '"source": "native"'))
+    with pytest.raises(
+        DatasetError,
+        match=r"from source 'native', .* ask for 'segnet'; run `gald download mini/camvid` .*`gald prepare",
+    ):
+        train(make_run())
+
+
+def test_files_are_read_where_the_params_say_so(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def note(split: PreparedSplit, *_: Any) -> None:
+        packed.append(split.packed)
+        raise GaldError("seen enough")
+
+    caplog.set_level("INFO", "gald")
+    packed: list[bool] = []
+    monkeypatch.setattr(train_run, "CachedSamples", note)
+    hint = "images are decoded while training; after `gald pack mini/camvid` they would come faster"
+    for store, there, expected, told in (
+        ("auto", False, False, True),
+        ("files", False, False, False),
+        ("auto", True, True, False),
+        ("files", True, False, False),
+    ):
+        caplog.clear()
+        if there:
+            pack("mini", "camvid")
+        with pytest.raises(GaldError, match="seen enough"):
+            train(make_run(), store=store)
+        assert packed.pop() == expected
+        assert (hint in caplog.text) == told
 
 
 def test_a_training_waits_for_a_store_under_way(make_run: Callable[..., Run], caplog: Any) -> None:
