@@ -12,6 +12,7 @@ from gald import __version__, watch
 from gald.errors import GaldError, ParamsError, TrainingInterrupted
 
 if TYPE_CHECKING:
+    from gald.datasets._reader import Store
     from gald.params import Run
 
 BENCHMARKS = ("pipeline", "loader", "prepare")
@@ -58,7 +59,7 @@ def _train(args: argparse.Namespace) -> None:
     run = _run(args.run, args.digest, evaluate=False)
     from gald.train.run import train
 
-    train(run)
+    train(run, store=_store())
     _tell_progress(run)
 
 
@@ -66,7 +67,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     run = _run(args.run, args.digest, evaluate=True)
     from gald.evaluate.run import evaluate
 
-    evaluate(run)
+    evaluate(run, store=_store())
     _tell_progress(run)
 
 
@@ -129,6 +130,13 @@ def _run(name: str, digest: str | None, *, evaluate: bool) -> Run:
     if digest not in (None, found):
         raise ParamsError(f"{name}: params changed since this job was planned; run the same command again")
     return run
+
+
+def _store() -> Store:
+    """Where pixels are read from: from files if the params say so, else from a packed store if there is one."""
+    from gald.params import data_params
+
+    return "files" if data_params()[1].store == "files" else "auto"
 
 
 def _tell_progress(run: Run) -> None:

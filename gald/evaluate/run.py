@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from gald import files, locking, paths, provenance
-from gald.datasets._reader import PreparedSplit, Sample
+from gald.datasets._reader import PreparedSplit, Sample, Store
 from gald.errors import DatasetError, StaleMetrics
 from gald.evaluate.cost import Cost, cost
 from gald.inference import channels_last, predict
@@ -80,33 +80,36 @@ class Tally:
         return buffer.getvalue()
 
 
-def evaluate(run: Run) -> None:
+def evaluate(run: Run, *, store: Store = "auto") -> None:
     """Score a trained run on its evaluation split.
 
     Parameters
     ----------
     run : Run
         Name and params; it must be trained, with the very params it has now.
+    store : {"auto", "packed", "files"}
+        Where pixels are read from, see `PreparedSplit`; every sample is held against its digests either way.
 
     Raises
     ------
     StaleMetrics
         The run is not trained, or its weights, params or data are not those that run.json promises.
     DatasetError
-        The split is missing, empty or damaged.
+        The split is missing, empty, damaged or of another source.
     """
     params = run.params.evaluate
     with locking.held(run.name, wait_s=locking.WAIT_S), _threads(params.threads):
         if paths.run_dir(run.name).exists():  # else the scores came with a clone, and are not this folder's to lose
             paths.metrics(run.name).unlink(missing_ok=True)  # numbers of other weights must not outlive a failure
-        split = PreparedSplit(paths.prepared(run.params.edition, run.dataset), [params.split])
+        folder = paths.prepared(run.params.edition, run.dataset)
+        split = PreparedSplit(folder, [params.split], store=store, source=run.params.source)
         if len(split) == 0:
             raise DatasetError(f"{split.folder}: split {params.split!r} is empty; prepare the dataset again")
-        record = _checked_record(run)
+        record = _checked_record(run, split.manifest_sha256)
         model = weights.load(paths.weights(run.name), classes=split.manifest["classes"])
         model = channels_last(model.to(run.params.train.device))
-        with files.replaced_folder(paths.predictions(run.name)) as folder:
-            tally = _predict_split(run, model, split, folder)
+        with files.replaced_folder(paths.predictions(run.name)) as predictions:
+            tally = _predict_split(run, model, split, predictions)
         price = cost(model, run.params.train.crop_size)
         metrics = _metrics(run, record, split, tally, price)
         files.write_json(paths.metrics(run.name), metrics)
@@ -128,7 +131,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _checked_record(run: Run) -> dict[str, Any]:
+def _checked_record(run: Run, manifest_sha256: str) -> dict[str, Any]:
     """Read run.json and hold it against the params, the manifest and the weights that are there now."""
     path = paths.run_json(run.name)
     again = f"run `gald train {run.name}` again"
@@ -144,7 +147,7 @@ def _checked_record(run: Run) -> dict[str, Any]:
     for key, expected, what in (
         ("run", run.name, "it is another run's"),
         ("params_sha256", run.digest(), "the run's params have changed since it was trained"),
-        ("manifest_sha256", files.sha256(manifest), f"{manifest} has changed since the run was trained"),
+        ("manifest_sha256", manifest_sha256, f"{manifest} has changed since the run was trained"),
     ):
         if record.get(key) != expected:
             raise StaleMetrics(f"{path}: {what} ({key} is {record.get(key)}, expected {expected}): {again}")

@@ -101,7 +101,8 @@ def _is_whole(layout: Layout, folder: Path, work: Path) -> bool:
 def _remove(folder: Path) -> None:
     """Remove a store that no reader would use, its list first: half of it must not pass for a store."""
     if folder.exists():
-        _log.info("%s: not a store of the data as it is prepared now, so it is removed", folder)
+        if (folder / STORE).exists() or any(folder.glob("*.bin")):  # Snakemake makes an empty folder for its output
+            _log.info("%s: not a store of the data as it is prepared now, so it is removed", folder)
         (folder / STORE).unlink(missing_ok=True)
         shutil.rmtree(folder)
 

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gald import files, paths
+from gald import cli, files, paths
 from gald.datasets._reader import PreparedSplit
 from gald.errors import DatasetError, GaldError, StaleMetrics
 from gald.evaluate.run import evaluate, gallery_indices
 from gald.metrics import confusion_matrix, scores
 from gald.params import Run
+from gald.prepare.pack import pack
 from gald.train.run import train
+from tests.unit.conftest import REPOSITORY
 
+NAME = "mini/cityscapes/psp-seed1"
 SHORT = {"max_iters": 12, "warmup_iters": 0}
 
 
@@ -153,6 +156,45 @@ def test_a_mask_changed_since_it_was_prepared_is_named(trained: Run, prepared: P
     Image.fromarray(np.full((48, 64), 3, np.uint8)).save(prepared / "masks/test/scene02.png")
     with pytest.raises(DatasetError, match=r"masks/test/scene02.png does not hold the pixels that were prepared"):
         evaluate(trained)
+
+
+def test_data_of_another_source_are_refused(trained: Run, prepared: Path) -> None:
+    path = prepared / "manifest.json"
+    path.write_text(path.read_text().replace('"source": "segnet"', '"source": "native"'))
+    with pytest.raises(
+        DatasetError, match=r"from source 'native', .* ask for 'segnet'; run `gald download mini/camvid`"
+    ):
+        evaluate(trained)
+    assert not paths.metrics(trained.name).exists()
+
+
+def test_the_store_changes_no_score(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed: list[bool] = []
+    real = PreparedSplit.verified
+    monkeypatch.setattr(PreparedSplit, "verified", lambda split, i: packed.append(split.packed) or real(split, i))
+    evaluate(trained)
+    expected = read(paths.metrics(trained.name))
+    pack("mini", "camvid")
+    for store in ("auto", "files"):
+        evaluate(trained, store=store)
+        assert read(paths.metrics(trained.name)) == expected
+    assert packed == [False] * 5 + [True] * 5 + [False] * 5
+
+
+@pytest.mark.parametrize(("store", "expected"), [("packed", "auto"), ("files", "files")])
+def test_the_command_line_reads_what_the_params_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REPOSITORY / "params", "params")
+    path = Path("params/base.yaml")
+    path.write_text(path.read_text().replace("store: packed", f"store: {store}"))
+    asked: list[str] = []
+    for stage in ("train", "evaluate"):
+        monkeypatch.setattr(f"gald.{stage}.run.{stage}", lambda run, *, store: asked.append(f"{run.name} {store}"))
+        arguments = cli.parser().parse_args([stage, NAME])
+        arguments.action(arguments)
+    assert asked == [f"{NAME} {expected}"] * 2
 
 
 def test_the_gallery_is_spread_over_the_split() -> None:

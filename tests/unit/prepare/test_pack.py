@@ -113,6 +113,18 @@ def test_the_size_is_told_before_anything_is_written(prepared: Path, caplog: pyt
     assert caplog.messages[1:] == ["mini/camvid: packed 15 samples, 0.2 MB in 6 shards"]
 
 
+def test_an_empty_folder_is_no_store_worth_a_word(prepared: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = paths.packed("mini", "camvid")
+    folder.mkdir(parents=True)  # as Snakemake does for a job's output
+    removed = f"{folder}: not a store of the data as it is prepared now, so it is removed"
+    with caplog.at_level(logging.INFO, "gald"):
+        pack("mini", "camvid")
+        assert removed not in caplog.messages
+        (folder / "store.json").unlink()
+        pack("mini", "camvid")
+    assert removed in caplog.messages
+
+
 def test_progress_tells_bytes_rate_and_time_left(
     prepared: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
