@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+LISTING = "files.sha256"
+"""Name of the list beside a tree of files whose own sha256 is the tree's digest."""
 _CHUNK = 1 << 20
 
 
@@ -84,7 +86,12 @@ def sha256(path: Path) -> str:
 
 
 def tree_digest(folder: Path, pattern: str = "**/*") -> str:
-    """Digest of a folder's files: sha256 over the sorted lines ``<sha256>  <relative path>``.
+    """Digest of a folder's files: sha256 of their `tree_listing`, as 64 hex digits; parameters as there."""
+    return listing_digest(tree_listing(folder, pattern))
+
+
+def tree_listing(folder: Path, pattern: str = "**/*") -> str:
+    """List a folder's files: the sorted lines ``<sha256>  <relative path>``, as ``sha256sum`` prints them.
 
     Parameters
     ----------
@@ -92,15 +99,26 @@ def tree_digest(folder: Path, pattern: str = "**/*") -> str:
         Root of the tree; its own name does not count.
     pattern : str
         Glob below `folder`; folders themselves are passed over.
-
-    Returns
-    -------
-    str
-        64 hex digits, the same as ``sha256sum`` over the sorted list would give.
     """
     files = sorted(path for path in folder.glob(pattern) if path.is_file())
-    lines = sorted(f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return "".join(sorted(f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files))
+
+
+def listing_digest(listing: str) -> str:
+    """Digest of the tree that a `tree_listing` describes, as 64 hex digits."""
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def parse_listing(listing: str) -> dict[str, str]:
+    r"""Read a `tree_listing`: the sha256 of each file by its relative path.
+
+    Examples
+    --------
+    >>> parse_listing("ab  a/x y.png\ncd  b\n")
+    {'a/x y.png': 'ab', 'b': 'cd'}
+    """
+    pairs = (line.partition("  ") for line in listing.split("\n") if line)
+    return {name: digest for digest, _, name in pairs}
 
 
 @contextmanager

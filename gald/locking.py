@@ -18,7 +18,7 @@ _LOOK_S = 0.1
 
 
 @contextmanager
-def held(name: str, *, wait_s: float) -> Iterator[None]:
+def held(name: str, *, wait_s: float, say: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold the lock `name` for the length of the block.
 
     Parameters
@@ -26,7 +26,9 @@ def held(name: str, *, wait_s: float) -> Iterator[None]:
     name : str
         What is locked, for example a run's name.
     wait_s : float
-        Seconds to wait for another holder to end.
+        Seconds to wait for another holder to end; ``math.inf`` waits without limit.
+    say : callable, optional
+        Told once whom the wait is for.
 
     Raises
     ------
@@ -42,12 +44,15 @@ def held(name: str, *, wait_s: float) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
                 if time.monotonic() >= deadline:
-                    file.seek(0)
                     raise RunBusy(
-                        f"{name} is busy: {file.read().strip() or 'another process'} holds {path}; wait for it to end "
-                        "or stop it, then repeat the command"
+                        f"{name} is busy: {holder} holds {path}; wait for it to end or stop it, then repeat the command"
                     ) from None
+                if say is not None:
+                    say(f"waiting for {holder}, which holds {path}")
+                    say = None
                 time.sleep(_LOOK_S)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

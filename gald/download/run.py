@@ -1,14 +1,15 @@
 """The download stage: archives found, fetched or drawn, verified, and unpacked into ``files``; raw.json last.
 
 ``data/raw/<edition>/<dataset>/archives`` keeps what was drawn, downloaded or laid there by hand, ``files`` what was
-needed of it. ``files`` takes its name only when it is whole, and raw.json is written after that: a rerun after a kill
-at any moment starts from what is whole.
+needed of it. ``files`` takes its name only when it is whole; after that files.sha256, the list whose own digest is that
+of the tree, and raw.json are written: a rerun after a kill at any moment starts from what is whole.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from gald.download.fetch import Fetched
 from gald.download.gather import gather
 from gald.download.space import check_room
 from gald.errors import ArchiveError, DatasetError
-from gald.files import replaced_folder, sha256, tree_digest, write_json
+from gald.files import LISTING, listing_digest, replaced_folder, sha256, tree_listing, write_json, write_text
 
 _TELL_FROM = 1000
 """Files whose comparison takes more than a moment, and is told."""
@@ -56,21 +57,20 @@ def download(edition: str, dataset: str, params: Params) -> Path:
     Returns
     -------
     Path
-        The boundary file raw.json.
+        The boundary file raw.json. Another process that downloads or prepares the same benchmark is waited for.
 
     Raises
     ------
     ArchiveError
         An archive is nowhere, damaged, altered or unsafe.
-    RunBusy
-        Another process downloads the same benchmark.
     OSError
         The disk is full or read-only.
     """
     spec = load_spec(dataset, params.source(dataset))
     if edition not in ("mini", "full"):
         raise DatasetError(f"no edition is called {edition!r}; editions are mini and full")
-    with locking.held(f"download/{edition}/{dataset}", wait_s=locking.WAIT_S), named(paths.raw(edition, dataset)):
+    lock = f"download/{edition}/{dataset}"
+    with locking.held(lock, wait_s=math.inf, say=_log.warning), named(paths.raw(edition, dataset)):
         generator = _generator(params.seed) if edition == "mini" else None
         if _is_whole(edition, spec, generator):
             _log.info("%s/%s: already downloaded", edition, dataset)
@@ -103,14 +103,25 @@ def _is_whole(edition: str, spec: DatasetSpec, generator: dict[str, int] | None)
     try:
         recorded: dict[str, Any] = json.loads(boundary.read_text())
         made, source = recorded["generator"], recorded["source"]
-        tree, count = recorded["tree_sha256"], recorded["files"]
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
-        return False
+        tree, count = recorded["tree_sha256"], int(recorded["files"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False  # absent, damaged, or of an earlier version: made again
     if made != generator or source != spec.source:
         return False
     if count > _TELL_FROM:
         _log.info("%s/%s: comparing %d files with their digest", edition, spec.name, count)
-    return bool(tree == tree_digest(files(edition, spec.name)))
+    listing = tree_listing(files(edition, spec.name))
+    if tree != listing_digest(listing):
+        return False
+    _write_listing(edition, spec.name, listing)
+    return True
+
+
+def _write_listing(edition: str, dataset: str, listing: str) -> None:
+    """Write the list of files, unless it is there."""
+    path = paths.raw(edition, dataset) / LISTING
+    if not path.is_file() or path.read_bytes() != listing.encode():
+        write_text(path, listing)
 
 
 def files(edition: str, dataset: str) -> Path:
@@ -150,13 +161,15 @@ def _unpack_all(edition: str, spec: DatasetSpec, fetched: list[Fetched], generat
         for archive, copy in zip(spec.archives, fetched, strict=True):
             _log.info("%s/%s: unpacking %s", edition, spec.name, archive.name)
             count += unpack(copy.path, archive, partial, copy.remedy, spec.lookalikes)
-        tree = tree_digest(partial)
+        listing = tree_listing(partial)
+        tree = listing_digest(listing)
         if edition == "full" and spec.tree_sha256 is not None and tree != spec.tree_sha256:
             origin = ", ".join(str(copy.path) for copy in fetched)
             raise ArchiveError(
                 f"{origin}: the unpacked files have digest {tree}, expected {spec.tree_sha256}: not the published "
                 f"{spec.title}; {fetched[0].remedy}"
             )
+    _write_listing(edition, spec.name, listing)
     boundary = paths.raw_json(edition, spec.name)
     listed = [
         {"name": archive.name, "sha256": copy.sha256, "bytes": copy.path.stat().st_size, "source": copy.source}

@@ -15,22 +15,35 @@ from PIL import Image, UnidentifiedImageError
 from gald.datasets import load_spec
 from gald.datasets._spec import DatasetSpec, RawSample
 from gald.errors import DatasetError
+from gald.files import sha256
 from gald.prepare.dhash import dhash
-from gald.prepare.images import Picture, bounded, read_image
+from gald.prepare.images import Picture, bounded, decode, read
 from gald.prepare.masks import Lookup
 
 UNREADABLE_IMAGE, UNREADABLE_MASK, SIZES = "unreadable image", "unreadable mask", "size mismatch"
-UNDEFINED, FOREIGN = "undefined raw id", "mask of another form"
-FATAL = (UNDEFINED, FOREIGN)
-"""Signs of another archive or map than the benchmark's, not of a damaged file: never skipped."""
+UNDEFINED, FOREIGN, ALTERED = "undefined raw id", "mask of another form", "altered file"
+FATAL = (UNDEFINED, FOREIGN, ALTERED)
+"""Signs of other data or another map than the benchmark's, not of a file that is damaged there: never skipped."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A sample to be converted, and the split it is listed in."""
+    """A sample to be converted, and the split it is listed in.
+
+    Attributes
+    ----------
+    split : str
+        Where it is listed.
+    sample : RawSample
+        What to read.
+    expected : (str or None, str or None)
+        Sha256 of the image and of the mask file as they were unpacked, "" for one that was not, None if a file is not
+        to be compared.
+    """
 
     split: str
     sample: RawSample
+    expected: tuple[str | None, str | None] = (None, None)
 
 
 @dataclass(frozen=True)
@@ -106,10 +119,10 @@ def convert(dataset: str, source: str, folder: Path, task: Task) -> Record | Fai
     spec, lookup = _tools(dataset, source)
     sample, problems = task.sample, []
     raw = raw_state(sample)  # before it is read: a file that changes meanwhile is read again
-    picture = _read_picture(sample)
+    picture = _read_picture(sample, task.expected[0])
     if isinstance(picture, Problem):
         problems.append(picture)
-    labels = _read_labels(spec, lookup, sample) if sample.mask is not None else None
+    labels = _read_labels(spec, lookup, sample, task.expected[1]) if sample.mask is not None else None
     if isinstance(labels, Problem):
         problems.append(labels)
     if isinstance(picture, Problem) or isinstance(labels, Problem):
@@ -160,20 +173,55 @@ def _tools(dataset: str, source: str) -> tuple[DatasetSpec, Lookup]:
     return spec, Lookup(spec)
 
 
-def _read_picture(sample: RawSample) -> Picture | Problem:
+def altered(path: Path, expected: str | None, content: bytes | None = None) -> Problem | None:
+    """Compare a raw file with what was unpacked.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    expected : str or None
+        As in `Task`.
+    content : bytes, optional
+        The file's bytes, if they have been read.
+
+    Returns
+    -------
+    Problem or None
+        None if it is the same, if it is not to be compared, or if it is for its reader to say what is wrong with it.
+    """
+    if expected is None:
+        return None
     try:
-        return read_image(sample.image)
+        found = sha256(path) if content is None else hashlib.sha256(content).hexdigest()
+    except OSError:
+        gone = expected and not path.exists()
+        return Problem(ALTERED, path, "missing, though it was unpacked") if gone else None
+    if found == expected:
+        return None
+    return Problem(ALTERED, path, "altered since it was unpacked" if expected else "not among the unpacked files")
+
+
+def _read_picture(sample: RawSample, expected: str | None) -> Picture | Problem:
+    content = None
+    try:
+        content = read(sample.image)
+        return altered(sample.image, expected, content) or decode(content)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's plugins each have their own ways to say that a file is damaged
-        return Problem(UNREADABLE_IMAGE, sample.image, f"unreadable image ({_short(error)})")
+        problem = altered(sample.image, expected) if content is None else None
+        return problem or Problem(UNREADABLE_IMAGE, sample.image, f"unreadable image ({_short(error)})")
 
 
 def _read_labels(
-    spec: DatasetSpec, lookup: Lookup, sample: RawSample
+    spec: DatasetSpec, lookup: Lookup, sample: RawSample, expected: str | None
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]] | Problem:
     """Read and map a mask; return its train ids and the pixels of each raw id."""
     assert sample.mask is not None
+    problem = altered(sample.mask, expected)
+    if problem is not None:
+        return problem
     try:
         with bounded():
             ids = spec.read_mask(sample)

@@ -98,7 +98,7 @@ def bounded() -> Iterator[None]:
         yield
 
 
-def read_image(path: Path) -> Picture:
+def decode(content: bytes) -> Picture:
     """Decode a whole image.
 
     Gray values of 16 bits are divided by 257 and rounded. Colours of 16 bits lose their lower byte, which Pillow does
@@ -106,7 +106,7 @@ def read_image(path: Path) -> Picture:
 
     Parameters
     ----------
-    path : Path
+    content : bytes
         A file of any format that Pillow reads; of several frames the first counts.
 
     Raises
@@ -114,7 +114,6 @@ def read_image(path: Path) -> Picture:
     OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning
         Not an image, damaged, too large, or of a kind that no photograph has. Pillow raises others for some damage.
     """
-    content = _content(path)
     with bounded(), Image.open(io.BytesIO(content)) as image:
         form = image.format or ""
         deep = form == "PNG" and content[_DEPTH_AT] == 16
@@ -154,8 +153,16 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
-def _content(path: Path) -> bytes:
-    """Read a file, unless that alone would take more memory than any decoded image may."""
+def read(path: Path) -> bytes:
+    """Read a file, unless that alone would take more memory than any decoded image may.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    ValueError
+        It is too large.
+    """
     with path.open("rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:

@@ -8,8 +8,8 @@ The folder takes its name only when it is whole.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
+import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,10 +23,11 @@ from gald.datasets._spec import DatasetSpec, RawSample
 from gald.errors import DatasetError
 from gald.files import take_place
 from gald.prepare import manifest
-from gald.prepare.convert import FATAL, Failure, Record, Task, convert
+from gald.prepare.convert import ALTERED, FATAL, Failure, Record, Task, convert
 from gald.prepare.journal import Journal, still_true
 from gald.prepare.pool import spread, workers
 from gald.prepare.progress import Progress
+from gald.prepare.raw import altered_rest, downloaded, expecting
 
 _MOST_SHOWN = 40
 _MOST_SKIPPED = 1000  # more are no few damaged files, and the manifest that names them has to stay small
@@ -61,49 +62,34 @@ def prepare(edition: str, dataset: str, params: Params) -> Path:
     Returns
     -------
     Path
-        The boundary file manifest.json.
+        The boundary file manifest.json. Another process that downloads or prepares the same benchmark is waited for.
 
     Raises
     ------
     DatasetError
         Nothing was downloaded, or the data is not what the benchmark promises; all problems in one list.
-    RunBusy
-        Another process prepares the same benchmark.
     OSError
         The disk is full or read-only.
     """
-    raw = _downloaded(edition, dataset)
-    spec = load_spec(dataset, raw["source"])
-    top = manifest.head(spec, edition, raw)
     folder = paths.prepared(edition, dataset)
     part = folder.parent / f".{folder.name}.part"
-    with locking.held(f"prepare/{edition}/{dataset}", wait_s=locking.WAIT_S):
+    with (
+        locking.held(f"download/{edition}/{dataset}", wait_s=math.inf, say=_log.warning),  # the raw files stay
+        locking.held(f"prepare/{edition}/{dataset}", wait_s=math.inf, say=_log.warning),
+    ):
+        raw, listing = downloaded(edition, dataset)
+        spec = load_spec(dataset, raw["source"])
+        top = manifest.head(spec, edition, raw)
         try:
             whole = partial(manifest.is_whole, top=top, spec=spec, may_skip=params.on_error == "skip")
             if not _is_there(folder, part, whole):
-                make(spec, top, paths.raw(edition, dataset) / "files", part, params)
+                make(spec, top, paths.raw(edition, dataset) / "files", part, params, listing)
                 take_place(part, folder)
         except OSError as error:
             if error.filename is None:  # that of a full disk names no file
                 error.filename = str(folder)
             raise
     return paths.manifest(edition, dataset)
-
-
-def _downloaded(edition: str, dataset: str) -> dict[str, Any]:
-    """Read raw.json."""
-    boundary = paths.raw_json(edition, dataset)
-    command = f"`gald download {edition}/{dataset}`"
-    if not boundary.is_file():
-        raise DatasetError(f"{boundary} is missing; run {command} first")
-    try:
-        raw: dict[str, Any] = json.loads(boundary.read_text())
-        _ = raw["tree_sha256"], [archive["sha256"] for archive in raw["archives"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{boundary} is damaged ({error}); delete it and run {command} again") from error
-    if "source" not in raw:
-        raise DatasetError(f"{boundary} is of an earlier version and does not name its source; run {command} again")
-    return raw
 
 
 def _is_there(folder: Path, part: Path, whole: Callable[[Path], bool]) -> bool:
@@ -121,7 +107,14 @@ def _is_there(folder: Path, part: Path, whole: Callable[[Path], bool]) -> bool:
     return False
 
 
-def make(spec: DatasetSpec, top: Mapping[str, Any], raw_root: Path, part: Path, params: Params) -> None:
+def make(
+    spec: DatasetSpec,
+    top: Mapping[str, Any],
+    raw_root: Path,
+    part: Path,
+    params: Params,
+    listing: Mapping[str, str] | None = None,
+) -> None:
     """Convert what is not yet done, and write indices and manifest into the folder being made.
 
     Parameters
@@ -136,6 +129,8 @@ def make(spec: DatasetSpec, top: Mapping[str, Any], raw_root: Path, part: Path, 
         The folder being made; what an earlier call did there is not done again.
     params : Params
         The prepare section.
+    listing : mapping, optional
+        Sha256 of each unpacked file by its path below `raw_root`; without it no file is compared.
 
     Raises
     ------
@@ -145,9 +140,12 @@ def make(spec: DatasetSpec, top: Mapping[str, Any], raw_root: Path, part: Path, 
     edition = str(top["edition"])
     where = f"{edition}/{spec.name}"
     samples = spec.index(raw_root)
-    _check_lists(spec, samples, edition)
     order = list(spec.counts)
-    tasks = [Task(split, sample) for split in order for sample in sorted(samples[split], key=lambda one: one.id)]
+    tasks = [Task(split, one) for split in order for one in sorted(samples.get(split, []), key=lambda one: one.id)]
+    if listing is not None:
+        tasks, rest = expecting(tasks, raw_root, listing)
+        _check_rest(where, rest, raw_root, listing, workers(params.processes, len(rest)))
+    _check_lists(spec, samples, edition)
     part.mkdir(parents=True, exist_ok=True)
     (part / manifest.NAME).unlink(missing_ok=True)
     with Journal(part, top) as journal:
@@ -169,6 +167,12 @@ def make(spec: DatasetSpec, top: Mapping[str, Any], raw_root: Path, part: Path, 
         manifest.write(part, top, spec, records, failures, raw_root)
         journal.remove()
     _log.info("%s: %s", where, ", ".join(f"{split} {len(records[split])}" for split in order))
+
+
+def _check_rest(where: str, rest: Sequence[str], root: Path, listing: Mapping[str, str], threads: int) -> None:
+    """Refuse altered files that belong to no sample alone, as lists."""
+    problems = [str(problem) for problem in altered_rest(rest, root, listing, threads)]
+    _refuse(where, problems, f"{len(problems)} problem{_s(problems)} with the raw data ({ALTERED}: {len(problems)})")
 
 
 def _check_lists(spec: DatasetSpec, samples: Mapping[str, Sequence[RawSample]], edition: str) -> None:
@@ -231,7 +235,7 @@ def _judge(
     why = ""
     if on_error == "skip":
         if fatal:
-            why = f"; {' and '.join(fatal)} cannot be skipped, as a sign of another archive than the benchmark's"
+            why = f"; {' and '.join(fatal)} cannot be skipped, as a sign of other data than the benchmark's"
         elif empty:
             why = f"; nothing would be left of split {', '.join(empty)}"
         elif len(failed) > _MOST_SKIPPED:

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +20,7 @@ from gald.datasets._native import MINIATURES
 from gald.datasets._writers import draw_archives
 from gald.download import archives
 from gald.download.run import archives_folder, download, files
-from gald.errors import ArchiveError, DatasetError, RunBusy
+from gald.errors import ArchiveError, DatasetError
 from gald.files import sha256, tree_digest
 from gald.locking import held
 
@@ -204,10 +206,44 @@ def test_read_only_folder(repository: Path) -> None:
     paths.DATA_ROOT.chmod(0o755)
 
 
-def test_two_at_once(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gald.locking.WAIT_S", 0.2)
-    with held("download/mini/camvid", wait_s=0.0), pytest.raises(RunBusy, match="download/mini/camvid is busy"):
+def test_two_at_once(repository: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made: list[Path] = []
+    other = threading.Thread(target=lambda: made.append(download("mini", "camvid", PARAMS)))
+    with held("download/mini/camvid", wait_s=0.0):
+        other.start()
+        time.sleep(0.4)
+        assert not made
+        assert f"waiting for process {os.getpid()}" in caplog.text
+    other.join(30)
+    assert made[0].is_file()
+    assert caplog.text.count("waiting for") == 1
+
+
+def test_the_list_of_files(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boundary = download("mini", "camvid", PARAMS)
+    listing = boundary.with_name("files.sha256")
+    assert sha256(listing) == json.loads(boundary.read_text())["tree_sha256"]
+    assert len(listing.read_text().splitlines()) == 2 * (9 + 3 + 3) + 3
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", "--quiet", "../files.sha256"], cwd=files("mini", "camvid"), check=False
+    )
+    assert done.returncode == 0
+    content = listing.read_bytes()
+    monkeypatch.setattr("gald.datasets._writers.draw_archives", None)  # the files are whole, and the list is enough
+    for damage in (lambda: listing.unlink(), lambda: listing.write_bytes(b"0")):
+        damage()
         download("mini", "camvid", PARAMS)
+        assert listing.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff\xfe", b"null", b"{}", b'"text"'])
+def test_a_damaged_raw_json_is_made_again(content: bytes, repository: Path) -> None:
+    boundary = download("mini", "camvid", PARAMS)
+    whole = boundary.read_bytes()
+    boundary.write_bytes(content)
+    assert download("mini", "camvid", PARAMS).read_bytes() == whole
+    boundary.write_bytes(whole.replace(b'"files": 33', b'"files": "many"'))
+    assert download("mini", "camvid", PARAMS).read_bytes() == whole
 
 
 def test_unknown_edition(repository: Path) -> None:
@@ -215,7 +251,10 @@ def test_unknown_edition(repository: Path) -> None:
         download("ful", "camvid", PARAMS)
 
 
-@pytest.mark.parametrize("moment", ["gald.download.run.unpack", "pathlib.Path.rename", "gald.download.run.write_json"])
+@pytest.mark.parametrize(
+    "moment",
+    ["gald.download.run.unpack", "pathlib.Path.rename", "gald.download.run.write_text", "gald.download.run.write_json"],
+)
 def test_killed_at_a_bad_moment(moment: str, repository: Path) -> None:
     """Die as by kill -9, then run again: the same files and the same raw.json as if nothing had happened."""
     code = f"""

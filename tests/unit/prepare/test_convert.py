@@ -226,7 +226,7 @@ def test_running_out_of_memory_is_no_property_of_the_data(
     def exhausted(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("gald.prepare.convert.read_image", exhausted)
+    monkeypatch.setattr("gald.prepare.convert.decode", exhausted)
     with pytest.raises(MemoryError):
         convert("camvid", "segnet", target, Task("train", sample_of(tmp_path)))
 

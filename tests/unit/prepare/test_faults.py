@@ -4,6 +4,8 @@ import errno
 import json
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +17,16 @@ from PIL import Image
 
 from gald import paths
 from gald.datasets import load_spec, names
+from gald.datasets._reader import PreparedSplit
 from gald.datasets._spec import RawSample
-from gald.errors import DatasetError, RunBusy
+from gald.datasets._synthetic import draw
+from gald.download.run import download
+from gald.errors import DatasetError
+from gald.files import LISTING
 from gald.locking import held
+from gald.prepare.convert import convert
 from gald.prepare.run import prepare
+from tests.unit.prepare.conftest import relist
 
 Make = Callable[..., SimpleNamespace]
 LayOut = Callable[..., Path]
@@ -34,6 +42,7 @@ def spoil(root: Path) -> list[Path]:
     masks[4].write_text("<html>not found</html>")
     val = min((root / "CamVid" / "val").iterdir())
     Image.fromarray(np.zeros((95, 192, 3), dtype=np.uint8)).save(val)
+    relist("camvid")
     return [images[1], images[2], images[4], val]
 
 
@@ -41,6 +50,7 @@ def undefined(root: Path, position: int = 0) -> Path:
     """Draw an id that is none into a mask."""
     path = sorted((root / "CamVid" / "trainannot").iterdir())[position]
     Image.fromarray(np.full((96, 192), 12, dtype=np.uint8)).save(path)
+    relist("camvid")
     return path
 
 
@@ -113,6 +123,7 @@ def test_what_was_left_out_is_remembered(lay_out: LayOut, params: Make, caplog: 
     content = broken.read_bytes()
     broken.unlink()
     broken.write_bytes(content[:100])
+    relist("camvid")
     made = prepare("mini", "camvid", params(on_error="skip")).read_bytes()
     caplog.set_level(logging.INFO)
     assert prepare("mini", "camvid", params(on_error="skip")).read_bytes() == made
@@ -120,6 +131,7 @@ def test_what_was_left_out_is_remembered(lay_out: LayOut, params: Make, caplog: 
     with pytest.raises(DatasetError, match="1 problem with the raw data"):  # what was made by skipping does not do
         prepare("mini", "camvid", params(on_error="stop"))
     broken.write_bytes(content)
+    relist("camvid")
     manifest = json.loads(prepare("mini", "camvid", params(on_error="stop")).read_text())
     assert (manifest["on_error"], manifest["splits"]["train"]["count"]) == ("stop", 9)
     assert manifest["skipped"] == {"train": [], "val": [], "test": []}
@@ -134,6 +146,7 @@ def test_an_undefined_id_is_never_skipped(lay_out: LayOut, params: Make) -> None
         assert str(mask) in str(caught.value)
     assert "undefined raw id cannot be skipped" in str(caught.value)
     Image.fromarray(np.zeros((96, 192, 3), dtype=np.uint8)).save(mask)
+    relist("camvid")
     with pytest.raises(DatasetError, match="mask of another form cannot be skipped"):
         prepare("mini", "camvid", params(on_error="skip"))
 
@@ -142,6 +155,7 @@ def test_skipping_has_limits(lay_out: LayOut, params: Make, monkeypatch: pytest.
     root = lay_out("camvid")
     for path in (root / "CamVid" / "val").iterdir():
         path.write_bytes(b"")
+    relist("camvid")
     with pytest.raises(DatasetError, match=r"3 problems .*; nothing would be left of split val:"):
         prepare("mini", "camvid", params(on_error="skip"))
     monkeypatch.setattr("gald.prepare.run._MOST_SKIPPED", 1)
@@ -200,6 +214,7 @@ def test_lists_are_checked(lay_out: LayOut, params: Make) -> None:
     path = lay_out("camvid") / "CamVid" / "val.txt"
     first, *rest = path.read_text().splitlines()
     path.write_text("\n".join([first, first, *rest]))
+    relist("camvid")
     with pytest.raises(DatasetError, match=r"1 problem with the lists of raw data:\n  split val lists \S+ 2 times"):
         prepare("mini", "camvid", params(on_error="skip"))
 
@@ -225,6 +240,7 @@ def test_the_real_benchmark_must_be_complete(lay_out: LayOut, params: Make) -> N
     lay_out("camvid")
     paths.raw("full", "camvid").parent.mkdir(parents=True)
     paths.raw("mini", "camvid").rename(paths.raw("full", "camvid"))
+    relist("camvid", "full")
     with pytest.raises(DatasetError, match="split train has 9 samples, expected 367"):
         prepare("full", "camvid", params(on_error="skip"))
 
@@ -246,8 +262,80 @@ def test_full_disk(processes: int, lay_out: LayOut, params: Make, monkeypatch: p
     assert not list(Path().rglob("*.part"))
 
 
-def test_two_at_once(lay_out: LayOut, params: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lock", ["download", "prepare"])
+def test_two_at_once(lock: str, lay_out: LayOut, params: Make, caplog: pytest.LogCaptureFixture) -> None:
     lay_out("camvid")
-    monkeypatch.setattr("gald.locking.WAIT_S", 0.2)
-    with held("prepare/mini/camvid", wait_s=0.0), pytest.raises(RunBusy):
+    made: list[Path] = []
+    other = threading.Thread(target=lambda: made.append(prepare("mini", "camvid", params())))
+    with held(f"{lock}/mini/camvid", wait_s=0.0):
+        other.start()
+        time.sleep(0.4)
+        assert not made
+        assert f"waiting for process {os.getpid()}" in caplog.text
+    other.join(30)
+    assert made[0].is_file()
+    assert caplog.text.count("waiting for") == 1
+
+
+def test_a_download_during_prepare_waits(lay_out: LayOut, params: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is prepared is of one version of the raw files, the one that the manifest names."""
+    lay_out("camvid")
+    section = SimpleNamespace(seed=5, source=lambda name: load_spec(name).source)
+    others: list[threading.Thread] = []
+
+    def meanwhile(*arguments: object) -> object:
+        if not others:
+            others.append(threading.Thread(target=download, args=("mini", "camvid", section)))
+            others[0].start()
+            time.sleep(0.5)
+        return convert(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("gald.prepare.run.convert", meanwhile)
+    before = json.loads(paths.raw_json("mini", "camvid").read_text())["tree_sha256"]
+    manifest = json.loads(prepare("mini", "camvid", params()).read_text())
+    others[0].join(30)
+    after = json.loads(paths.raw_json("mini", "camvid").read_text())["tree_sha256"]
+    assert manifest["raw_sha256"] == before != after
+    for sample in PreparedSplit(paths.prepared("mini", "camvid"), ("train",)):
+        index = sorted(PreparedSplit(paths.prepared("mini", "camvid"), ("train",)).ids).index(sample.id)
+        np.testing.assert_array_equal(sample.image, draw(3, "camvid", "train", index).image)
+
+
+def altered(root: Path, kind: str) -> tuple[Path, str]:
+    """Alter one unpacked file behind the back of the list; return it, and what is to be said of it."""
+    folder = {"image": "train", "mask": "trainannot", "damaged": "train", "gone": "val", "list": "."}[kind]
+    path = root / "CamVid/val.txt" if kind == "list" else min((root / "CamVid" / folder).iterdir())
+    content = path.read_bytes()
+    path.unlink()
+    if kind == "image":
+        Image.fromarray(np.zeros((96, 192, 3), dtype=np.uint8)).save(path)
+    elif kind == "mask":
+        Image.fromarray(np.full((96, 192), 3, dtype=np.uint8)).save(path)
+    elif kind == "damaged":
+        path.write_bytes(content[:100])
+    elif kind == "list":
+        path.write_bytes(content + b"\n")
+    return path, "missing, though it was unpacked" if kind == "gone" else "altered since it was unpacked"
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+@pytest.mark.parametrize("kind", ["image", "mask", "damaged", "gone", "list"])
+def test_an_altered_file_always_stops(kind: str, on_error: str, lay_out: LayOut, params: Make) -> None:
+    path, words = altered(lay_out("camvid"), kind)
+    with pytest.raises(DatasetError, match=r"1 problem with the raw data \(altered file: 1\)") as caught:
+        prepare("mini", "camvid", params(on_error=on_error))
+    assert f"{path}: {words}" in str(caught.value)
+    assert "delete raw.json and run `gald download` again" in str(caught.value)
+    assert not paths.prepared("mini", "camvid").exists()
+
+
+def test_the_list_must_be_that_of_raw_json(lay_out: LayOut, params: Make) -> None:
+    lay_out("camvid")
+    path = paths.raw_json("mini", "camvid").with_name(LISTING)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with pytest.raises(DatasetError, match=r"is not the list of files .* run `gald download mini/camvid` again"):
+        prepare("mini", "camvid", params())
+    path.unlink()
+    with pytest.raises(DatasetError, match=r"files\.sha256.* is missing; run `gald download mini/camvid` again"):
         prepare("mini", "camvid", params())

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from gald.prepare.images import read_image
+from gald.prepare.images import Picture, decode, read
 
 RGB = np.array([[[10, 20, 30], [200, 100, 50]], [[0, 255, 7], [90, 91, 92]]], dtype=np.uint8)
 GRAY = RGB[..., 0]
+
+
+def read_image(path: Path) -> Picture:
+    return decode(read(path))
 
 
 def stored(path: Path) -> list[list[list[int]]]:

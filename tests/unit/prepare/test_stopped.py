@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
 from types import SimpleNamespace
@@ -18,11 +19,14 @@ from unittest import mock
 import pytest
 
 from gald import paths
+from gald.datasets import load_spec
+from gald.datasets._spec import RawSample
 from gald.errors import DatasetError
 from gald.prepare import convert as module
 from gald.prepare.convert import Failure, Record, Task
 from gald.prepare.journal import Journal
 from gald.prepare.run import prepare
+from tests.unit.prepare.conftest import relist
 
 Make = Callable[..., SimpleNamespace]
 LayOut = Callable[..., Path]
@@ -115,7 +119,7 @@ def test_what_was_spoilt_meanwhile_is_made_again(spoil: str, stopped: Path, para
         raw = stopped / "CamVid" / "train" / mask.name
         content = raw.read_bytes()
         raw.unlink()  # rather than to write through the link
-        raw.write_bytes(content + b"\0")
+        raw.write_bytes(content)  # the same, but of another time
     made = prepare("mini", "camvid", params()).read_bytes()
     assert len(converted) == 10
     assert mask.stem in converted
@@ -125,8 +129,8 @@ def test_what_was_spoilt_meanwhile_is_made_again(spoil: str, stopped: Path, para
 def test_other_raw_data_starts_anew(stopped: Path, params: Make, converted: list[str]) -> None:
     (PART / "rest").mkdir()
     (PART / "rest.csv").write_text("")
-    raw = paths.raw_json("mini", "camvid")
-    raw.write_text(raw.read_text().replace('"tree_sha256": "', '"tree_sha256": "0'))
+    (stopped / "more.txt").write_text("of another version")
+    relist("camvid")
     folder = prepare("mini", "camvid", params()).parent
     assert len(converted) == 15
     assert not (folder / "rest").exists()
@@ -146,10 +150,17 @@ def test_a_file_put_right_is_all_that_is_done(lay_out: LayOut, params: Make, con
     assert whole(params) == made
 
 
-def test_rests_of_samples_left_out_are_removed(stopped: Path, params: Make) -> None:
-    name = min((PART / "masks" / "train").iterdir()).name
-    (stopped / "CamVid" / "train" / name).unlink()
-    folder = prepare("mini", "camvid", params(on_error="skip")).parent
+def test_rests_of_samples_no_longer_listed_are_removed(
+    stopped: Path, params: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, spec = min((PART / "masks" / "train").iterdir()).name, load_spec("camvid")
+
+    def fewer(raw: Path) -> dict[str, list[RawSample]]:
+        found = spec.index(raw)
+        return found | {"train": [sample for sample in found["train"] if sample.image.name != name]}
+
+    monkeypatch.setattr("gald.datasets.camvid.SPEC", replace(spec, index=fewer))
+    folder = prepare("mini", "camvid", params()).parent
     assert not (folder / "images" / "train" / name).exists()
     assert not (folder / "masks" / "train" / name).exists()
     assert len(list((folder / "masks" / "train").iterdir())) == 8
