@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 
 from gald import graph, paths
 from gald.errors import GaldError
-from gald.params import Suite, suites_of_scale
+from gald.params import Suite, data_params, suites_of_scale
 
 
 def check_devices(outputs: Iterable[str], gpus: int) -> None:
@@ -58,6 +60,44 @@ def check_writable(outputs: Iterable[str]) -> None:
                 f"{folder}: results cannot be written here ({reason}); mend that, then repeat the command. No job was "
                 "started."
             ) from error
+
+
+def check_complete(outputs: Iterable[str]) -> None:
+    """Refuse to train or score on data from which samples were skipped, once the params forbid to skip any.
+
+    What becomes of unreadable samples is no part of what makes Snakemake prepare again, so it would keep such data.
+
+    Parameters
+    ----------
+    outputs : iterable of str
+        Files that jobs are about to make; data that are among them are made by the params of now.
+
+    Raises
+    ------
+    GaldError
+        Prepared data lack samples; the message names them and the ways out.
+    """
+    if data_params()[1].on_error != "stop":
+        return
+    planned = set(outputs)
+    runs = sorted(map(graph.run, _runs_made_again(planned)), key=attrgetter("name"))
+    for edition, dataset in dict.fromkeys((run.params.edition, run.dataset) for run in runs):
+        manifest = paths.manifest(edition, dataset)
+        count = 0 if str(manifest) in planned else _skipped(manifest)
+        if count:
+            raise GaldError(
+                f"{edition}/{dataset}: {count} sample{'' if count == 1 else 's'} skipped when it was prepared, see "
+                f"{manifest}, and prepare.on_error is `stop` now; set prepare.on_error: skip in params/base.yaml to go "
+                f"on without them, or mend the files and delete {manifest}. No job was started."
+            )
+
+
+def _skipped(manifest: Path) -> int:
+    """Count the samples that a manifest lists as left out; of a damaged one, its readers speak."""
+    try:
+        return sum(map(len, json.loads(manifest.read_text(encoding="utf-8"))["skipped"].values()))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return 0
 
 
 def _nearest_existing(folder: Path) -> Path:

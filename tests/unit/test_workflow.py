@@ -277,6 +277,53 @@ def test_a_folder_that_takes_no_file_is_named_before_any_job(tmp_path, monkeypat
         preflight.check_writable(wanted)
 
 
+@pytest.fixture
+def incomplete(tmp_path, monkeypatch):
+    """Params of now, and miniature CamVid prepared with two samples left out; also what trains and scores a run."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "params", "params")
+    graph.suite.cache_clear()
+    graph._runs.cache_clear()
+    listed = {"train": [{"id": "a", "problem": "short"}], "val": [], "test": [{"id": "b", "problem": "short"}]}
+    files.write_json(paths.manifest("mini", "camvid"), {"skipped": listed})
+    name = next(run.name for run in graph.suite("smoke").runs if run.dataset == "camvid")
+    return str(paths.run_json(name)), str(paths.metrics(name))
+
+
+def test_data_that_lack_samples_are_refused_once_none_may_be_skipped(incomplete):
+    said = (
+        r"mini/camvid: 2 samples skipped .*camvid/manifest\.json.* prepare\.on_error: skip .* or mend the files and del"
+    )
+    for planned in incomplete:
+        with pytest.raises(GaldError, match=said):
+            preflight.check_complete([planned])
+    preflight.check_complete([*incomplete, str(paths.manifest("mini", "camvid"))])  # it is made again first
+    name = next(run.name for run in graph.suite("smoke").runs if run.dataset == "cityscapes")
+    preflight.check_complete([str(paths.run_json(name)), str(paths.table("smoke", "benchmarks", "csv"))])
+    path = Path("params/base.yaml")
+    path.write_text(path.read_text().replace("on_error: stop", "on_error: skip"))
+    preflight.check_complete(incomplete)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"skipped": {"train": []}}'])
+def test_whole_and_unreadable_manifests_pass_to_those_who_read_them(incomplete, content):
+    paths.manifest("mini", "camvid").write_text(content)
+    preflight.check_complete(incomplete)
+
+
+def test_a_build_on_data_that_lack_samples_starts_no_job(incomplete):
+    for name in ("workflow", "profiles"):
+        shutil.copytree(ROOT / name, name)
+    shutil.copy(ROOT / "Snakefile", ".")
+    files.write_json(paths.raw_json("mini", "camvid"), {})
+    paths.manifest("mini", "camvid").touch()  # newer than what it is made from
+    refused = snakemake("--cores", "1", "--workflow-profile", "none", incomplete[0])
+    assert refused.returncode == 1
+    assert "mini/camvid: 2 samples skipped when it was prepared" in said(refused)
+    assert "Traceback" not in said(refused)
+    assert not Path("logs").exists()
+
+
 def dvc_stages() -> tuple[dict, dict]:
     """dvc.yaml's variables and its stages, variables filled in."""
     text = (ROOT / "dvc.yaml").read_text()

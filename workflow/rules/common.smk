@@ -84,6 +84,7 @@ def begin():
     outputs = [str(path) for job in workflow.dag.needrun_jobs() for path in job.output]
     if workflow.local_exec:
         preflight.check_devices(outputs, graph.gpus())
+    preflight.check_complete(outputs)
     preflight.check_writable(outputs)
     withdrawn = {str(Path(path).parts[1]) for path in preflight.withdraw_stale(outputs)}
     if withdrawn:
