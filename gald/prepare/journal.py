@@ -1,4 +1,7 @@
-"""What a prepare that was stopped had done: one line per finished sample, so that the next one goes on from there.
+"""What a prepare has done: one line per finished sample, so that the next one goes on from there.
+
+A folder being made has a journal. When it is whole, its records are kept beside the manifest, in order and without what
+differs from machine to machine: they tell whether each file is still what was made, and let a damaged folder be mended.
 
 A record is believed only if nothing has changed since: the raw files by size and time, the prepared ones by size and
 digest. A failed sample has no line: it is always tried again.
@@ -7,16 +10,24 @@ digest. A failed sample has no line: it is always tried again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from gald.files import canonical_json, sha256
+from gald.files import canonical_json, sha256, write_text
 from gald.prepare.convert import Record, Task, raw_state
 
 NAME = "journal.jsonl"
+KEPT = "records.jsonl"
+_TELL_FROM = 1000
+"""Files whose comparison takes more than a moment, and is told."""
+
+_log = logging.getLogger("gald")
 
 
 class Journal:
@@ -96,16 +107,104 @@ def still_true(records: Iterable[Record], tasks: Iterable[Task], folder: Path, t
 
 
 def _is_true(record: Record, task: Task, folder: Path) -> bool:
-    if [tuple(state) for state in record.raw] != raw_state(task.sample):
+    if record.raw and [tuple(state) for state in record.raw] != raw_state(task.sample):
         return False
-    names = [str(record.row[kind]) for kind in ("image", "mask") if record.row[kind]]
+    names = _files(record)
+    return len(names) == len(record.written) and all(
+        _holds(folder / name, written) for name, written in zip(names, record.written, strict=True)
+    )
+
+
+def _files(record: Record) -> list[str]:
+    return [str(record.row[kind]) for kind in ("image", "mask") if record.row[kind]]
+
+
+def _holds(path: Path, written: Sequence[Any]) -> bool:
+    size, digest = written
     try:
-        return len(names) == len(record.written) and all(
-            (folder / name).stat().st_size == size and sha256(folder / name) == digest
-            for name, (size, digest) in zip(names, record.written, strict=True)
-        )
+        return bool(path.stat().st_size == size and sha256(path) == digest)
     except OSError:
         return False
+
+
+def keep(folder: Path, identity: Mapping[str, Any], records: Iterable[Record]) -> None:
+    """Write the records of a folder that is becoming whole.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder being made.
+    identity : mapping
+        As of its journal.
+    records : iterable of Record
+        One per sample, in the order of the indices. The state of their raw files is left out: the identity has the
+        digest of those.
+    """
+    lines = [json.dumps(vars(record) | {"raw": []}, ensure_ascii=False) for record in records]
+    write_text(folder / KEPT, "\n".join([canonical_json(identity), *lines]) + "\n")
+
+
+def damaged(folder: Path, identity: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Compare files of a whole folder with the records that were kept.
+
+    Parameters
+    ----------
+    folder : Path
+        The prepared folder.
+    identity : mapping
+        What it should have been made of.
+    names : sequence of str
+        Its images and masks.
+
+    Returns
+    -------
+    list of str
+        Names of the files that are missing or not what was made; of all, if there are no records of this identity.
+    """
+    lines, _ = _whole_lines(folder / KEPT)
+    if not lines or lines[0] != canonical_json(identity):
+        return list(names)
+    known: dict[str, Sequence[Any]] = {}
+    for record in _records(lines[1:]):
+        known.update(zip(_files(record), record.written, strict=False))
+    if len(names) > _TELL_FROM:
+        _log.info("%s: comparing %d files with their digests", folder, len(names))
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        whole = pool.map(lambda name: name in known and _holds(folder / name, known[name]), names)
+        return [name for name, holds in zip(names, whole, strict=True) if not holds]
+
+
+def reopen(folder: Path, part: Path, identity: Mapping[str, Any]) -> None:
+    """Let a folder that is no longer whole become the one being made, so that what is intact of it is not made again.
+
+    Nothing happens if it has no records of this identity, or if such a folder is being made already.
+
+    Parameters
+    ----------
+    folder : Path
+        The prepared folder; may be absent.
+    part : Path
+        The folder being made; may be absent.
+    identity : mapping
+        What is to be made.
+    """
+    head = canonical_json(identity)
+    if _head(part / NAME) == head:
+        return
+    if _head(folder / KEPT) == head:
+        (folder / KEPT).replace(folder / NAME)
+    if _head(folder / NAME) == head:
+        shutil.rmtree(part, ignore_errors=True)
+        folder.rename(part)
+
+
+def _head(path: Path) -> str:
+    """First line of a journal; empty if there is none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.readline().rstrip("\n")
+    except OSError:
+        return ""
 
 
 def _whole_lines(path: Path) -> tuple[list[str], int]:

@@ -17,6 +17,7 @@ from gald.prepare import CONVERTER
 from gald.prepare.convert import Failure, Record
 from gald.prepare.images import KINDS
 from gald.prepare.index import read, render
+from gald.prepare.journal import damaged
 
 NAME = "manifest.json"
 _MOST_NAMED = 1000  # converted samples of a kind that are named; the count tells of all, and the file stays small
@@ -101,7 +102,7 @@ def write(
 
 
 def is_whole(folder: Path, top: Mapping[str, Any], spec: DatasetSpec, *, may_skip: bool) -> bool:
-    """Whether a folder holds what would be made again: head, indices by digest, and a file for every entry.
+    """Whether a folder holds what would be made again: head, indices, and every file, by its digest.
 
     Parameters
     ----------
@@ -114,6 +115,7 @@ def is_whole(folder: Path, top: Mapping[str, Any], spec: DatasetSpec, *, may_ski
     may_skip : bool
         Whether samples may have been left out.
     """
+    names: list[str] = []
     try:
         manifest = json.loads((folder / NAME).read_text())
         if any(manifest[key] != value for key, value in top.items()) or list(manifest["splits"]) != list(spec.counts):
@@ -124,13 +126,15 @@ def is_whole(folder: Path, top: Mapping[str, Any], spec: DatasetSpec, *, may_ski
             path = folder / entry["index"]
             if entry["labelled"] != (split not in spec.unlabelled) or sha256(path) != entry["sha256"]:
                 return False
-            rows = read(path)
-            names = [row[kind] for row in rows for kind in ("image", "mask") if row[kind]]
-            if not all((folder / name).stat().st_size for name in names):
-                return False
+            names += [row[kind] for row in read(path) for kind in ("image", "mask") if row[kind]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # absent, damaged, or of an earlier version: made again
-    return True
+    spoilt = damaged(folder, top, names)
+    if spoilt:
+        _log.warning(
+            "%s: %d damaged or missing files, made again: %s", folder, len(spoilt), ", ".join(spoilt[:_MOST_TOLD])
+        )
+    return not spoilt
 
 
 def left_out(folder: Path) -> int:

@@ -2,7 +2,8 @@
 
 One code for every benchmark and for both editions. Work goes on in ``.<dataset>.part`` beside the final folder, which
 survives kills and failures: the same command goes on there. All problems of the data are gathered and told together.
-The folder takes its name only when it is whole.
+The folder takes its name only when it is whole. One that is there is compared with its digests, file by file: what is
+damaged of it is made again, and the rest stays.
 """
 
 from __future__ import annotations
@@ -14,23 +15,20 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
 from gald import locking, paths
 from gald.datasets import load_spec
-from gald.datasets._spec import DatasetSpec, RawSample
-from gald.errors import DatasetError
+from gald.datasets._spec import DatasetSpec
 from gald.files import take_place
 from gald.prepare import manifest
-from gald.prepare.convert import ALTERED, FATAL, Failure, Record, Task, convert
-from gald.prepare.journal import Journal, still_true
+from gald.prepare.convert import Failure, Record, Task, convert
+from gald.prepare.journal import Journal, keep, reopen, still_true
 from gald.prepare.pool import spread, workers
+from gald.prepare.problems import check_lists, check_rest, judge
 from gald.prepare.progress import Progress
-from gald.prepare.raw import altered_rest, downloaded, expecting
-
-_MOST_SHOWN = 40
-_MOST_SKIPPED = 1000  # more are no few damaged files, and the manifest that names them has to stay small
+from gald.prepare.raw import downloaded, expecting
 
 _log = logging.getLogger("gald")
 
@@ -83,6 +81,7 @@ def prepare(edition: str, dataset: str, params: Params) -> Path:
         try:
             whole = partial(manifest.is_whole, top=top, spec=spec, may_skip=params.on_error == "skip")
             if not _is_there(folder, part, whole):
+                reopen(folder, part, top)
                 make(spec, top, paths.raw(edition, dataset) / "files", part, params, listing)
                 take_place(part, folder)
         except OSError as error:
@@ -144,8 +143,8 @@ def make(
     tasks = [Task(split, one) for split in order for one in sorted(samples.get(split, []), key=lambda one: one.id)]
     if listing is not None:
         tasks, rest = expecting(tasks, raw_root, listing)
-        _check_rest(where, rest, raw_root, listing, workers(params.processes, len(rest)))
-    _check_lists(spec, samples, edition)
+        check_rest(where, rest, raw_root, listing, workers(params.processes, len(rest)))
+    check_lists(spec, samples, edition)
     part.mkdir(parents=True, exist_ok=True)
     (part / manifest.NAME).unlink(missing_ok=True)
     with Journal(part, top) as journal:
@@ -162,37 +161,12 @@ def make(
                 records[one.split].append(one)
             else:
                 failures[one.split].append(one)
-        _judge(where, records, failures, on_error=params.on_error)
+        judge(where, records, failures, on_error=params.on_error)
         _sweep(part, {str(row.row[kind]) for rows in records.values() for row in rows for kind in ("image", "mask")})
+        keep(part, top, [row for split in order for row in sorted(records[split], key=lambda row: str(row.row["id"]))])
         manifest.write(part, top, spec, records, failures, raw_root)
         journal.remove()
     _log.info("%s: %s", where, ", ".join(f"{split} {len(records[split])}" for split in order))
-
-
-def _check_rest(where: str, rest: Sequence[str], root: Path, listing: Mapping[str, str], threads: int) -> None:
-    """Refuse altered files that belong to no sample alone, as lists."""
-    problems = [str(problem) for problem in altered_rest(rest, root, listing, threads)]
-    _refuse(where, problems, f"{len(problems)} problem{_s(problems)} with the raw data ({ALTERED}: {len(problems)})")
-
-
-def _check_lists(spec: DatasetSpec, samples: Mapping[str, Sequence[RawSample]], edition: str) -> None:
-    """Refuse unusable ids, missing masks, empty splits, and for the real benchmark other counts than published."""
-    problems = []
-    for split, count in spec.counts.items():
-        listed = samples.get(split, [])
-        for name, times in Counter(sample.id for sample in listed).items():
-            pure = PurePosixPath(name)
-            if times > 1:
-                problems.append(f"split {split} lists {name} {times} times")
-            if not name or pure.is_absolute() or ".." in pure.parts:
-                problems.append(f"split {split} lists {name!r}, which would be written outside its folder")
-        bare = [sample.id for sample in listed if sample.mask is None]
-        if bare and split in spec.labelled:
-            problems.append(f"split {split} lists {len(bare)} samples without a mask: {', '.join(bare[:20])}")
-        if not listed or (edition == "full" and len(listed) != count):
-            expected = count if edition == "full" else "some"
-            problems.append(f"split {split} has {len(listed)} samples, expected {expected}")
-    _refuse(f"{edition}/{spec.name}", problems, f"{len(problems)} problem{_s(problems)} with the lists of raw data")
 
 
 def _convert(
@@ -214,60 +188,6 @@ def _convert(
             journal.append(result)
         progress.count(result.split)
         yield result
-
-
-def _judge(
-    where: str,
-    records: Mapping[str, Sequence[Record]],
-    failures: Mapping[str, Sequence[Failure]],
-    *,
-    on_error: str,
-) -> None:
-    """Refuse what may not be left out, and say what is."""
-    failed = sorted((one for listed in failures.values() for one in listed), key=lambda one: (one.split, one.id))
-    problems = [problem for one in failed for problem in one.problems]
-    if not problems:
-        return
-    kinds = Counter(problem.kind for problem in problems)
-    counts = ", ".join(f"{kind}: {kinds[kind]}" for kind in sorted(kinds))
-    fatal = [kind for kind in FATAL if kinds[kind]]
-    empty = [split for split, listed in records.items() if not listed]
-    why = ""
-    if on_error == "skip":
-        if fatal:
-            why = f"; {' and '.join(fatal)} cannot be skipped, as a sign of other data than the benchmark's"
-        elif empty:
-            why = f"; nothing would be left of split {', '.join(empty)}"
-        elif len(failed) > _MOST_SKIPPED:
-            why = f"; of more than {_MOST_SKIPPED} samples, none is skipped"
-        else:
-            _log.warning("%s: leaves out %d samples (%s):", where, len(failed), counts)
-            for problem in problems:
-                _log.warning("  %s", problem)
-            return
-    _refuse(
-        where,
-        [str(problem) for problem in problems],
-        f"{len(problems)} problem{_s(problems)} with the raw data ({counts}){why}",
-    )
-
-
-def _refuse(where: str, problems: list[str], what: str) -> None:
-    """Raise one error that lists the problems, the rest of a very long list going to the log."""
-    if not problems:
-        return
-    for problem in problems[_MOST_SHOWN:]:
-        _log.error("%s: %s", where, problem)
-    more = len(problems) - _MOST_SHOWN
-    shown = [*problems[:_MOST_SHOWN], *([f"and {more} more, in the log"] if more > 0 else [])]
-    listing = "\n  ".join(shown)
-    raise DatasetError(
-        f"{where}: {what}:\n  {listing}\nGet the named files again, or delete raw.json and run `gald download` again."
-    )
-
-
-def _s(problems: Sequence[object]) -> str:
-    return "" if len(problems) == 1 else "s"
 
 
 def _empty(part: Path, *, keep: Path) -> None:

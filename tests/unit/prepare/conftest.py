@@ -13,6 +13,8 @@ from gald.datasets._native import MINIATURES
 from gald.datasets._writers import draw_archives
 from gald.download.archives import unpack
 from gald.files import LISTING, listing_digest, sha256, tree_listing, write_json, write_text
+from gald.prepare import convert as module
+from gald.prepare.convert import Failure, Record, Task
 
 SMALL = {"train": 9, "val": 3, "test": 3}  # nine, so that the training split's oddities are still drawn
 
@@ -66,3 +68,18 @@ def params() -> Callable[..., SimpleNamespace]:
         return SimpleNamespace(processes=processes, on_error=on_error)
 
     return make
+
+
+@pytest.fixture
+def converted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of the samples that are converted in this process."""
+    found: list[str] = []
+
+    def counted(*arguments: object) -> Record | Failure:
+        task = arguments[-1]
+        assert isinstance(task, Task)
+        found.append(task.sample.id)
+        return module.convert(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("gald.prepare.run.convert", counted)
+    return found

@@ -117,7 +117,13 @@ def test_manifest_and_index_describe_the_folder(lay_out: LayOut, params: Make) -
             assert row["mask"] == f"masks/{split}/{row['id']}.png"
             listed |= {row["image"], row["mask"]}
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert files == listed | {"train.csv", "val.csv", "test.csv", "manifest.json"}  # nothing else, no journal
+    assert files == listed | {
+        "train.csv",
+        "val.csv",
+        "test.csv",
+        "manifest.json",
+        "records.jsonl",
+    }  # nothing else, no journal
     ids = PreparedSplit(folder, ("train", "val", "test")).ids
     assert len(ids) == len(set(ids))
 
@@ -176,6 +182,7 @@ def test_nothing_is_done_twice(
     for spoil in (
         lambda: image.unlink(),
         lambda: (image.unlink(), image.write_bytes(b"")),
+        lambda: (folder / "records.jsonl").unlink(),
         lambda: (folder / "val.csv").write_text((folder / "val.csv").read_text()[:-1]),
         lambda: path.write_text(path.read_text().replace('"converter": 2', '"converter": 1')),
         lambda: path.write_text("{"),

@@ -22,8 +22,7 @@ from gald import paths
 from gald.datasets import load_spec
 from gald.datasets._spec import RawSample
 from gald.errors import DatasetError
-from gald.prepare import convert as module
-from gald.prepare.convert import Failure, Record, Task
+from gald.prepare.convert import Record
 from gald.prepare.journal import Journal
 from gald.prepare.run import prepare
 from tests.unit.prepare.conftest import relist
@@ -51,21 +50,6 @@ STAGES = """
         print("downloaded", flush=True)
         prepare("mini", "camvid", params)
 """
-
-
-@pytest.fixture
-def converted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Ids of the samples that are converted in this process."""
-    found: list[str] = []
-
-    def counted(*arguments: object) -> Record | Failure:
-        task = arguments[-1]
-        assert isinstance(task, Task)
-        found.append(task.sample.id)
-        return module.convert(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("gald.prepare.run.convert", counted)
-    return found
 
 
 @pytest.fixture
@@ -172,6 +156,7 @@ def test_rests_of_samples_no_longer_listed_are_removed(
         ("gald.prepare.convert._png", 7, 8),
         ("gald.prepare.journal.Journal.append", 7, 8),
         ("gald.prepare.run._sweep", 0, 0),
+        ("gald.prepare.run.keep", 0, 0),
         ("gald.prepare.manifest.write_text", 1, 0),
         ("gald.prepare.manifest.write_json", 0, 0),
         ("gald.prepare.journal.Journal.remove", 0, 0),
