@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _TABLES = Path(__file__).parent / "classes"
+_DEPTH_AT = 24  # offset of the bit depth in a PNG's header
 _MOST = 1 << 31  # no id is near, and the cast keeps all below
 
 
@@ -62,7 +63,8 @@ def read_png_ids(sample: RawSample) -> npt.NDArray[np.generic]:
     Raises
     ------
     DatasetError
-        The PNG has colours or 16 bits: ids would be lost by a conversion.
+        It is no PNG, or one of colours, of 16 bits, or of gray values of fewer than 8, which decoding would spread over
+        0 to 255: ids would be lost.
     OSError
         The file is absent or damaged.
     """
@@ -71,8 +73,14 @@ def read_png_ids(sample: RawSample) -> npt.NDArray[np.generic]:
 
     assert sample.mask is not None  # asked for on labelled splits alone
     with Image.open(sample.mask) as picture:
-        if picture.mode not in ("L", "P"):
-            raise DatasetError(f"{sample.mask}: a mask of raw ids has mode L or P, found {picture.mode}")
+        if picture.format != "PNG":
+            raise DatasetError(f"{sample.mask}: a mask of raw ids is a PNG, found {picture.format}")
+        with sample.mask.open("rb") as file:
+            depth = file.read(_DEPTH_AT + 1)[_DEPTH_AT]
+        if picture.mode not in ("L", "P") or (picture.mode == "L" and depth != 8):
+            raise DatasetError(
+                f"{sample.mask}: a mask of raw ids has mode L of 8 bits or mode P, found {picture.mode} of {depth}"
+            )
         return np.asarray(picture)
 
 

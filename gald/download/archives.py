@@ -23,9 +23,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from gald.datasets._spec import Archive, Lookalike
+from gald.download.bounded import BoundedTar
 from gald.errors import ArchiveError
 
 _CHUNK = 1 << 20
@@ -42,6 +43,7 @@ _DAMAGE = (
     gzip.BadGzipFile,
     NotImplementedError,
     OverflowError,
+    RecursionError,
     ValueError,
 )
 """What the libraries raise about an archive that is not whole."""
@@ -175,8 +177,10 @@ def _opened(path: Path, name: str) -> Iterator[Iterator[_Member]]:
         with zipfile.ZipFile(path) as opened:
             yield _zip_members(opened, path)
     elif name.endswith((".tar", ".tar.gz", ".tgz")):
-        with tarfile.open(path, "r:" if name.endswith(".tar") else "r:gz") as opened_tar:
-            yield _tar_members(opened_tar, path)
+        with path.open("rb") if name.endswith(".tar") else gzip.open(path) as stream:
+            bounded = BoundedTar(cast(IO[bytes], stream), path)
+            with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as opened_tar:
+                yield _tar_members(opened_tar, bounded, path)
     else:
         yield iter([_Member(name, path.stat().st_size, lambda: path.open("rb"))])
 
@@ -192,8 +196,9 @@ def _zip_members(opened: zipfile.ZipFile, path: Path) -> Iterator[_Member]:
         yield _Member(info.filename, info.file_size, lambda info=info: opened.open(info))  # type: ignore[misc]
 
 
-def _tar_members(opened: tarfile.TarFile, path: Path) -> Iterator[_Member]:
+def _tar_members(opened: tarfile.TarFile, stream: BoundedTar, path: Path) -> Iterator[_Member]:
     for info in opened:
+        stream.next_member()
         if info.isdir():
             continue
         if not info.isreg():
@@ -205,8 +210,8 @@ def _tar_members(opened: tarfile.TarFile, path: Path) -> Iterator[_Member]:
             return file
 
         yield _Member(info.name, info.size, reader)
-    assert opened.fileobj is not None  # it is open
-    while opened.fileobj.read(_CHUNK):
+    stream.content()
+    while stream.read(_CHUNK):
         pass  # to the very end, where a compressed tar has its checksum
 
 

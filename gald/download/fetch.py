@@ -56,7 +56,7 @@ def mirrors() -> tuple[Path | str, ...]:
     Raises
     ------
     ArchiveError
-        One is neither a URL nor a folder that exists.
+        One is neither a URL of a known kind nor a folder that exists.
     """
     value = os.environ.get(MIRROR, "").strip()
     found: list[Path | str] = []
@@ -68,6 +68,8 @@ def mirrors() -> tuple[Path | str, ...]:
         if scheme in ("http", "https", "ftp"):
             found.append(entry.rstrip("/"))
             continue
+        if scheme != "file" and "://" in entry:  # not repeated, since it may hold a password
+            raise ArchiveError(f"{MIRROR} holds a URL that is none of http, https, ftp and file; mend it, or unset it")
         folder = Path(url2pathname(urlsplit(entry).path)) if scheme == "file" else Path(entry)
         if not folder.is_dir():
             raise ArchiveError(f"{MIRROR} names {folder}, which is no folder; create it, or unset {MIRROR}")

@@ -67,10 +67,10 @@ def _retrieve(url: str, part: Part, archive: Archive, timeout: float) -> None:
         known = part.version
         rest = 0
         if known is not None and part.resumable(version.url, pinned=bool(archive.digests)):
-            if known.same_as(version):
+            if known.goes_on_as(version, pinned=bool(archive.digests)):
                 rest = part.size
             else:
-                _log.warning("%s: the file has changed at its source; starting over", archive.name)
+                _log.warning("%s: the file may have changed at its source; starting over", archive.name)
         if rest:
             _log.info("%s: going on from %.1f MB", archive.name, rest / 1e6)
         else:

@@ -72,6 +72,29 @@ class Version:
         mine, others = asdict(self), asdict(other)
         return all(None in (mine[key], others[key]) or mine[key] == others[key] for key in mine)
 
+    def goes_on_as(self, other: Version, *, pinned: bool) -> bool:
+        """Whether bytes of the other may follow those of this one.
+
+        Parameters
+        ----------
+        other : Version
+            What the source tells now.
+        pinned : bool
+            Whether a published digest would find out bytes of two versions; without one a mark has to be repeated.
+
+        Examples
+        --------
+        >>> Version("u", etag="a").goes_on_as(Version("u"), pinned=True)
+        True
+        >>> Version("u", etag="a").goes_on_as(Version("u"), pinned=False)
+        False
+        """
+        repeated = any(
+            mark is not None and mark == again
+            for mark, again in ((self.etag, other.etag), (self.modified, other.modified))
+        )
+        return self.same_as(other) and (pinned or repeated)
+
 
 class Part:
     """The file on its way, open for more bytes while in a ``with`` block.

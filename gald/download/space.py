@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from gald import paths
 from gald.datasets._spec import Archive, DatasetSpec
 from gald.download.fetch import here
 from gald.download.part import Part
@@ -40,8 +41,9 @@ def check_room(spec: DatasetSpec, archives: Path, files: Path) -> None:
     if to_come + unpacked > free:
         raise ArchiveError(
             f"full/{spec.name} needs {to_come + unpacked} bytes ({size(to_come)} to download, {size(unpacked)} "
-            f"unpacked) on the disk of {archives}, where {free} ({size(free)}) are free; make room, or set GALD_DATA "
-            "to a folder on another disk and move there what the data folder holds"
+            f"unpacked) on the disk of {archives}, where {free} ({size(free)}) are free; make room, or "
+            f"move the data folder to another disk and leave a symbolic link {paths.DATA_ROOT} in its place (trainings "
+            "know their data by path); for a fresh start, set GALD_DATA to a folder on another disk"
         )
 
 

@@ -121,7 +121,8 @@ class _Check:
         self._part = part
         self._archive = archive
         self._answer: Response | None = None
-        resumable = part.resumable(self._url, pinned=bool(archive.digests))
+        self._pinned = bool(archive.digests)
+        resumable = part.resumable(self._url, pinned=self._pinned)
         self._offset = part.size if resumable else 0
         self._known = part.version if resumable else None
 
@@ -187,17 +188,20 @@ class _Check:
         """Append the rest, if it is the rest of the same version."""
         first, total = _content_range(answer)
         version = self._version(answer, total)
-        if self._known is None or first != self._offset or not self._known.same_as(version):
+        if first != self._offset or not self._goes_on_as(version):
             self._part.drop()
-            raise SourceError(f"{self._url}: the file has changed at its source")
+            raise SourceError(f"{self._url}: the file has changed at its source, or cannot be told from another")
         check_total(version, self._archive)
         _log.info("%s: going on from %.1f MB", self._archive.name, self._offset / 1e6)
         self._part.expect(total)
 
+    def _goes_on_as(self, version: Version) -> bool:
+        return self._known is not None and self._known.goes_on_as(version, pinned=self._pinned)
+
     def _unsatisfiable(self, answer: Response) -> None:
         """Nothing lies beyond the part: either it is all there is, or it is of something else."""
         total = _content_range(answer)[1]
-        same = self._known is not None and self._known.same_as(self._version(answer, total))
+        same = self._goes_on_as(self._version(answer, total))
         self.complete = total is not None and total == self._offset and same
         if not self.complete:
             self._part.drop()

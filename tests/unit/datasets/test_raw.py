@@ -1,5 +1,7 @@
 """Label maps in MATLAB files and in colours: what is read exactly, and what is refused."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gald.datasets._native import mat
-from gald.datasets._raw import read_colour_ids, read_mat_ids
+from gald.datasets._raw import read_colour_ids, read_mat_ids, read_png_ids
 from gald.datasets._spec import RawSample
 from gald.errors import DatasetError
 
@@ -87,3 +89,35 @@ def test_a_mask_of_colours_is_rgb(mode: str, tmp_path: Path) -> None:
     Image.new(mode, (4, 3)).save(path)
     with pytest.raises(DatasetError, match=f"a_L.png: a mask of colours has mode RGB, found {mode}"):
         read_colour_ids(sample(path), COLOURS)
+
+
+def png(depth: int, colour: int) -> bytes:
+    """One row of the values 0, 1, 1, 0, of so many bits each, as gray (0) or places in a palette (3)."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    bits = "".join(f"{value:0{depth}b}" for value in (0, 1, 1, 0)).ljust(8, "0")
+    row = b"\0" + int(bits, 2).to_bytes(len(bits) // 8, "big")
+    palette = chunk(b"PLTE", bytes([200, 0, 0, 0, 200, 0])) if colour == 3 else b""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 1, depth, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + palette + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("depth", "colour"), [(8, 0), (1, 3), (2, 3), (4, 3), (8, 3)])
+def test_ids_of_a_png_are_read_as_they_are(depth: int, colour: int, tmp_path: Path) -> None:
+    (tmp_path / "m.png").write_bytes(png(depth, colour))
+    assert read_png_ids(sample(tmp_path / "m.png")).tolist() == [[0, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 16])
+def test_gray_values_that_are_no_ids_are_refused(depth: int, tmp_path: Path) -> None:
+    (tmp_path / "m.png").write_bytes(png(depth, 0))
+    with pytest.raises(DatasetError, match=rf"m\.png: a mask of raw ids has mode L of 8 bits .* of {depth}$"):
+        read_png_ids(sample(tmp_path / "m.png"))
+
+
+def test_a_mask_of_another_format_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), dtype=np.uint8)).save(tmp_path / "m.png", "JPEG")
+    with pytest.raises(DatasetError, match=r"m\.png: a mask of raw ids is a PNG, found JPEG"):
+        read_png_ids(sample(tmp_path / "m.png"))

@@ -1,9 +1,11 @@
 import errno
+import gzip
 import io
 import logging
 import random
 import shutil
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +83,34 @@ def test_no_path_leaves_its_folder(tmp_path: Path, name: str, archive: Archive, 
     refused(make(tmp_path / archive.name, WANTED | {name: b""}), archive, "outside its folder")
     assert not (tmp_path / "out.png").exists()
     assert not list((tmp_path / "target").iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+@pytest.mark.parametrize("kind", ["pax", "global pax", "GNU long name", "many"])
+def test_a_header_may_not_fill_the_memory(kind: str, name: str, tmp_path: Path) -> None:
+    """A header of 32 MB, which a compressed tar holds in some kB."""
+    types = {"pax": tarfile.XHDTYPE, "global pax": tarfile.XGLTYPE, "GNU long name": tarfile.GNUTYPE_LONGNAME}
+    size = 32 << 20 if kind != "many" else 100 << 10
+    header = tarfile.TarInfo("x")
+    header.type, header.size = types.get(kind, tarfile.XGLTYPE), size
+    with (tmp_path / name).open("wb") if name == "a.tar" else gzip.open(tmp_path / name, "wb", 1) as file:
+        for _ in range(20 if kind == "many" else 1):
+            file.write(header.tobuf())
+            for _ in range(size // (100 << 10)):
+                file.write(bytes(100 << 10))
+    tracemalloc.start()
+    refused(tmp_path / name, Archive(name, (), TAR.members, TAR.strip), "header of implausible size|damaged")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 8 << 20
+
+
+def test_headers_of_many_members_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_tar(tmp_path / "a.tar", {f"top-1/a/{n}.png": b"" for n in range(40)})
+    monkeypatch.setattr("gald.download.bounded._MOST_HEADERS", 30 * 512)
+    refused(path, TAR, "header of implausible size")
+    monkeypatch.setattr("gald.download.bounded._MOST_HEADERS", 60 * 512)
+    assert unpack(path, TAR, tmp_path / "target", "") == 40
 
 
 def test_no_link_is_followed(tmp_path: Path) -> None:

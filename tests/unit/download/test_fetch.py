@@ -8,10 +8,13 @@ import logging
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from gald.commands.datasets import datasets
+from gald.datasets import load_spec
 from gald.datasets._spec import Archive
 from gald.download import part, transfer, web
 from gald.download.fetch import Fetched, fetch, mirrors
@@ -74,6 +77,18 @@ def test_mirrors_that_are_folders(tmp_path: Path, folder: Path, monkeypatch: pyt
         mirrors()
     monkeypatch.setenv("GALD_MIRROR", "")
     assert mirrors() == ()
+
+
+@pytest.mark.parametrize("entry", ["htps://me:s3cr3t@host/x", "sftp://me:s3cr3t@host", "://me:s3cr3t@host"])
+def test_a_mirror_of_unknown_kind_is_not_told(entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GALD_MIRROR", f"http://127.0.0.1:9 {entry}")
+    section = SimpleNamespace(seed=0, source=lambda name: load_spec(name).source)
+    for ask in (mirrors, lambda: datasets(section)):
+        with pytest.raises(ArchiveError, match=r"GALD_MIRROR holds a URL that is none of http") as caught:
+            ask()
+        assert "s3cr3t" not in str(caught.value)
+        assert caught.value.__cause__ is None
 
 
 def test_what_the_mirror_lacks_comes_from_its_address(site: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +225,29 @@ def test_two_versions_are_never_stitched(
         site.pages["/a.zip"] = CarelessPage(**{k: getattr(page, k) for k in page.__dataclass_fields__})
     get(archive(site, pinned=pinned), folder)
     assert "has changed at its source" in caplog.text or len(site.asked) > 4
+
+
+@pytest.mark.parametrize("marks", [("etag",), ("modified",), ("etag", "modified")])
+def test_a_rest_without_the_mark_is_of_any_version(site: Any, folder: Path, marks: tuple[str, ...]) -> None:
+    """A server that names its mark with the whole file, and none with the rest of what may be another one."""
+    page = site.add("a.zip", content=bytes(len(CONTENT)), faults=[f"cut {HALF}", "503", "503"])
+    for mark in {"etag", "modified"} - {*marks}:
+        setattr(page, mark, None)
+    assert refused(archive(site, pinned=False), folder, "503") == PART
+    page.content = CONTENT
+    site.pages["/a.zip"] = UnmarkedRest(**{k: getattr(page, k) for k in page.__dataclass_fields__})
+    found = get(archive(site, pinned=False), folder)
+    assert found.sha256 == DIGESTS["sha256"]
+    assert [asked is None for asked in site.ranges()[-2:]] == [False, True]
+
+
+class UnmarkedRest:
+    """A page whose server heeds no condition, and names no mark."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__.update(fields)
+        self.etag = AnyTag("")
+        self.modified = None
 
 
 class CarelessPage:

@@ -219,7 +219,7 @@ def test_room_for_archives_and_what_is_in_them(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
     text = refused(rf"full/camvid needs {needed} bytes \(10 MB to download, 7 MB unpacked\) on the disk of data/raw")
     assert f"where {free} (17 MB) are free" in text
-    assert "set GALD_DATA to a folder on another disk" in text
+    assert "leave a symbolic link data in its place" in text
     assert not site.asked
     folder = archives_folder("full", "camvid")
     (folder / ".one.zip.part").write_bytes(b"x")  # what has arrived is not downloaded again
