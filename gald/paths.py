@@ -46,6 +46,11 @@ def packed_json(edition: str, dataset: str) -> Path:
     return packed(edition, dataset) / "store.json"
 
 
+def verified(edition: str, dataset: str) -> Path:
+    """Which shards of a packed store were found to be whole, so that not every training reads them all again."""
+    return STATE / "verified" / edition / f"{dataset}.json"
+
+
 def audit(edition: str, dataset: str) -> Path:
     """Page that shows what a prepared benchmark holds."""
     return Path("reports") / "datasets" / edition / f"{dataset}.html"

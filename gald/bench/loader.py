@@ -135,8 +135,14 @@ def _params(scenes: Scenes, **changes: int) -> TrainParams:
 
 
 def _samples(scenes: Scenes, folder: Path, store: Any) -> CachedSamples:
-    """Read every sample anew each time, as a training on the whole benchmark does."""
-    return CachedSamples(PreparedSplit(folder, ["train"], store=store), scenes.classes, budget=0)
+    """Read every sample anew each time, as a training on the whole benchmark does after its first epoch.
+
+    The first time that a file is decoded its pixels are also compared with the index, once in a training.
+    """
+    samples = CachedSamples(PreparedSplit(folder, ["train"], store=store), scenes.classes, budget=0)
+    for index in range(len(samples)):
+        samples[index]
+    return samples
 
 
 def _inputs(samples: CachedSamples, params: TrainParams, buffer: Tensor, iteration: int) -> Tensor:

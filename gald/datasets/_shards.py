@@ -102,7 +102,7 @@ def check(shards: Iterable[Shard], store: tuple[str, str], *, remedy: str, pulse
     DatasetError
         A shard does not hold the bytes that were packed; the message names it.
     """
-    memory = paths.STATE / "verified" / store[0] / f"{store[1]}.json"
+    memory = paths.verified(*store)
     known = _remembered(memory)
     new = [shard for shard in shards if known.get(shard.path.name) != [shard.sha256, *shard.state]]
     size = sum(shard.state[1] for shard in new)

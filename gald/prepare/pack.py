@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -58,7 +59,10 @@ def pack(edition: str, dataset: str) -> Path:
     """
     folder = paths.packed(edition, dataset)
     work = folder.with_name(f".{folder.name}.part")
-    with locking.held(f"pack/{edition}/{dataset}", wait_s=locking.WAIT_S):
+    with (
+        locking.held(f"prepare/{edition}/{dataset}", wait_s=math.inf, say=_log.warning),  # the prepared files stay
+        locking.held(f"pack/{edition}/{dataset}", wait_s=locking.WAIT_S),
+    ):
         layout = Layout.of(edition, dataset)
         try:
             if not _is_whole(layout, folder, work):
