@@ -165,11 +165,11 @@ def test_wrong_content_is_told_by_kind_and_file(tmp_path: Path, target: Path) ->
         "size mismatch",
         f"{tmp_path}/image.png: is 3x2, its mask {mask_file} is 2x3 (sample s1)",
     )
-    for pixels, mode in ((IMAGE, "RGB"), (MASK.astype(np.uint16), "I;16")):
+    for pixels, mode in ((IMAGE, "RGB of 8"), (MASK.astype(np.uint16), "I;16 of 16")):
         (found,) = failed(sample_of(tmp_path, mask=pixels), target)
         assert found == (
             "mask of another form",
-            f"{mask_file}: a mask of raw ids has mode L or P, found {mode} (sample s1)",
+            f"{mask_file}: a mask of raw ids has mode L of 8 bits or mode P, found {mode} (sample s1)",
         )
         assert found[0] in FATAL
 
