@@ -1,0 +1,260 @@
+"""`gald predict`: a network's answer to any pictures, as colours over the picture, as train ids, and as raw ids.
+
+Each picture is predicted whole, at its own size. It is read as `gald prepare` reads odd images, except that EXIF's
+orientation is heeded always: labels may be drawn on the pixels as stored, but who looks at a result wants it upright.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from gald import files
+from gald.commands._predict_files import Job, plan
+from gald.datasets import load_spec, names
+from gald.datasets._spec import DatasetSpec
+from gald.errors import ModelError, ParamsError
+from gald.inference import channels_last
+from gald.inference import predict as predict_image
+from gald.models import weights as weights_file
+from gald.models.segmentor import Segmentor
+from gald.prepare import images
+
+_LOG = logging.getLogger("gald.predict")
+_TELL_EVERY_S = 2.0
+_LEAST_SIDES = (1, 16, 32, 64, 128, 256, 512)
+_QUALITY = 92
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def predict(
+    inputs: Sequence[Path],
+    weights: Path,
+    out: Path,
+    *,
+    dataset: str | None = None,
+    raw_ids: bool = False,
+    device: str = "cpu",
+) -> list[str]:
+    """Predict pictures, folders of pictures and frames of a video.
+
+    For each picture ``out`` gets, under its relative path, ``<stem>-overlay.jpg`` (``.png`` unless the picture is a
+    JPEG), ``<stem>-mask.png`` (8-bit palette PNG of train ids) and, if asked for, ``<stem>-ids.png`` (raw ids, 8 bits,
+    or 16 where ids exceed 255). Names of equal stems: see `gald.commands._predict_files.plan`.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+        Pictures and folders; folders are walked to their depths.
+    weights : Path
+        Weights that say how to build their network, for example `gald.paths.weights` of a run.
+    out : Path
+        Folder of the results.
+    dataset : str, optional
+        Benchmark of the palette and the raw ids, as ``camvid`` or ``camvid/original`` (source); by default the one that
+        has the classes of the weights, and where none has them, colours are generated.
+    raw_ids : bool
+        Write the benchmark's raw ids too.
+    device : {"cpu", "cuda"}
+
+    Returns
+    -------
+    list of str
+        What could not be predicted, and why; all else is written.
+
+    Raises
+    ------
+    ModelError
+        The weights are missing, damaged, of other classes than `dataset`, or refuse every size.
+    DatasetError
+        There is no such benchmark or source.
+    ParamsError
+        No CUDA device, results among the pictures, or raw ids that the classes do not determine.
+    """
+    jobs, problems = plan(inputs, out)
+    predictor = Predictor(weights, dataset=dataset, raw_ids=raw_ids, device=device)
+    told = time.monotonic()
+    for number, job in enumerate(jobs, 1):
+        problem = predictor.write(job)
+        if problem is not None:
+            _LOG.warning("%s", problem)
+            problems.append(problem)
+        elif number == len(jobs) or time.monotonic() - told > _TELL_EVERY_S:
+            told = time.monotonic()
+            _LOG.info("%d of %d: %s", number, len(jobs), job.overlay)
+    return problems
+
+
+class Predictor:
+    """A loaded network with the colours and raw ids of its classes; arguments are those of `predict`."""
+
+    def __init__(self, weights: Path, *, dataset: str | None, raw_ids: bool, device: str) -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ParamsError("--device is 'cuda', but torch finds no CUDA device; leave it out")
+        spec = None if dataset is None else load_spec(*dataset.split("/", 1))
+        model = weights_file.load(weights, classes=None if spec is None else spec.class_names)
+        spec = spec or next((one for one in map(load_spec, names()) if one.class_names == model.class_names), None)
+        colours = voc_palette(model.num_classes) if spec is None else spec.palette
+        self.palette: Pixels = np.array(colours, dtype=np.uint8)
+        self.raw_ids = _raw_ids(spec, weights) if raw_ids else None
+        self.model: Segmentor = channels_last(model.to(device))
+
+    @cached_property
+    def least_side(self) -> int:
+        """Side in pixels of the smallest square that the network takes, among a few powers of two."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of networks that take a small image, but not well
+            for side in _LEAST_SIDES:
+                try:
+                    predict_image(self.model, np.zeros((side, side, 3), np.uint8), (side, side))
+                except (ModelError, RuntimeError):  # torch's own error where a kernel is larger than a feature
+                    continue
+                return side
+        raise ModelError(f"the network takes no image of {_LEAST_SIDES[-1]}x{_LEAST_SIDES[-1]} pixels or less")
+
+    def write(self, job: Job) -> str | None:
+        """Predict one picture; return what was wrong with it, or None."""
+        try:
+            image = read(job.image)
+        except Exception as error:  # Pillow's plugins each have their own ways to say that a file is damaged
+            return f"{job.image}: cannot be read as a picture ({' '.join(str(error).split()) or type(error).__name__})"
+        try:
+            mask = self._mask(image)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_memory(error):
+                raise
+            return f"{job.image}: {self._too_large(image)}"
+        files.write_bytes(job.mask, _encoded(_indexed(mask, self.palette), ".png"))
+        if self.raw_ids is not None:
+            files.write_bytes(job.ids, _encoded(Image.fromarray(self.raw_ids[mask]), ".png"))
+        files.write_bytes(
+            job.overlay, _encoded(Image.fromarray(overlay(image, mask, self.palette)), job.overlay.suffix)
+        )
+        return None
+
+    def _mask(self, image: Pixels) -> Pixels:
+        """Train ids of an image of any size; one too small for the network is continued by its edge pixels."""
+        height, width = image.shape[:2]
+        free = _free_bytes() if self.model.mean.device.type == "cpu" else None
+        if free is not None and self._score_bytes(image) > free:  # the system would end the process instead of failing
+            raise MemoryError
+        if min(height, width) < _LEAST_SIDES[-1]:
+            missing = (max(0, self.least_side - height), max(0, self.least_side - width))
+            image = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+        return predict_image(self.model, image, (image.shape[0], image.shape[1]))[:height, :width]
+
+    def _score_bytes(self, image: Pixels) -> int:
+        """Bytes of the scores of all classes at the image's size, which no prediction can do without."""
+        return int(4 * self.model.num_classes * image.shape[0] * image.shape[1])
+
+    def _too_large(self, image: Pixels) -> str:
+        free = _free_bytes() if self.model.mean.device.type == "cpu" else torch.cuda.mem_get_info()[0]
+        return (
+            f"{image.shape[1]}x{image.shape[0]} pixels take more memory than there is: the scores of "
+            f"{self.model.num_classes} classes alone are {self._score_bytes(image) / 2**30:.2f} GiB, free are "
+            f"{'unknown' if free is None else f'{free / 2**30:.2f} GiB'}; predict a smaller copy, or parts of it"
+        )
+
+
+def read(path: Path) -> Pixels:
+    """Read a picture of any kind as upright 8-bit RGB, uint8 (H, W, 3); see `gald.prepare.images.decode`."""
+    picture = images.decode(images.read(path))
+    turn = images._TURNS.get(picture.orientation)
+    return np.asarray(picture.image if turn is None else picture.image.transpose(turn))
+
+
+def overlay(image: Pixels, mask: Pixels, palette: Pixels) -> Pixels:
+    """Mix an image half and half with the colours of its classes.
+
+    Parameters
+    ----------
+    image : uint8 array (H, W, 3)
+    mask : uint8 array (H, W)
+        Train ids.
+    palette : uint8 array (K, 3)
+
+    Returns
+    -------
+    uint8 array (H, W, 3)
+        Halves are rounded up.
+
+    Examples
+    --------
+    >>> picture, colours = np.full((1, 2, 3), 100, np.uint8), np.array([[0, 255, 101], [100, 0, 1]], np.uint8)
+    >>> overlay(picture, np.array([[0, 1]], np.uint8), colours).tolist()
+    [[[50, 178, 101], [100, 50, 51]]]
+    """
+    return ((image.astype(np.uint16) + palette[mask] + 1) // 2).astype(np.uint8)
+
+
+def voc_palette(count: int) -> list[tuple[int, int, int]]:
+    """Generate distinct colours as PASCAL VOC does: bits of the index, dealt out to the channels from the top.
+
+    VOC's first colour, black, stands for its background and is left out.
+
+    Examples
+    --------
+    >>> voc_palette(4)
+    [(128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128)]
+    """
+    return [(_dealt(index, 0), _dealt(index, 1), _dealt(index, 2)) for index in range(1, count + 1)]
+
+
+def _dealt(index: int, channel: int) -> int:
+    return sum((index >> (3 * place + channel) & 1) << (7 - place) for place in range(8))
+
+
+def _raw_ids(spec: DatasetSpec | None, weights: Path) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """Raw id of each train id."""
+    if spec is None:
+        raise ParamsError(f"{weights}: its classes are of no benchmark here, so there are no raw ids; leave them out")
+    merged = next((info for info in spec.classes if len(info.raw_ids) > 1), None)
+    if merged is not None:
+        raise ParamsError(
+            f"{spec.name}/{spec.source}: class {merged.name} stands for the raw ids "
+            f"{', '.join(map(str, merged.raw_ids))}, and a prediction cannot tell which; leave raw ids out, or name "
+            "another source"
+        )
+    ids = [info.raw_ids[0] for info in spec.classes]
+    return np.array(ids, dtype=np.uint8) if max(ids) < 256 else np.array(ids, dtype=np.uint16)
+
+
+def _indexed(mask: Pixels, palette: Pixels) -> Image.Image:
+    picture = Image.fromarray(mask)
+    picture.putpalette(palette.tobytes())
+    return picture
+
+
+def _encoded(picture: Image.Image, suffix: str) -> bytes:
+    out = io.BytesIO()
+    if suffix == ".jpg":
+        picture.save(out, format="JPEG", quality=_QUALITY)
+    else:
+        picture.save(out, format="PNG")
+    return out.getvalue()
+
+
+def _is_memory(error: Exception) -> bool:
+    """Tell whether memory ran out, which torch's allocator of the CPU says in words alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _free_bytes() -> int | None:
+    """Memory that the system can still give away; None where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else None
