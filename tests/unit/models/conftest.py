@@ -1,7 +1,6 @@
 """Recorded outputs of the released code, and the weights they were recorded with, drawn from the tensors' names."""
 
 import json
-import re
 import zlib
 from pathlib import Path
 
@@ -9,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+
+from gald.models.released import Renames, released_names
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 NAMES = json.loads((GOLDEN / "names.json").read_text())
@@ -37,20 +38,17 @@ class Recorded:
         self.prefix = prefix
         self.shapes = NAMES.get(prefix) or NAMES["blocks"][prefix]
 
-    def fill(self, module: nn.Module, renames: list[tuple[str, str]]) -> None:
-        """Load the recorded weights; `renames` are regular expressions on the reference's names, applied in order."""
-        state = {}
-        for reference, shape in self.shapes.items():
-            if reference == "__input__":
-                continue
-            name = reference
-            for old, new in renames:
-                name = re.sub(old, new, name)
-            assert name not in state, f"{reference} and another name both become {name}"
-            state[name] = draw(f"{self.prefix}.{reference}", shape)
-        own = {name for name in module.state_dict() if not name.endswith("num_batches_tracked")}
-        assert own - state.keys() == set(), "tensors of ours that the reference lacks"
-        missing, unexpected = module.load_state_dict(state, strict=False)
+    def state(self) -> dict[str, Tensor]:
+        """Weights it was recorded with, under the reference's names."""
+        named = self.shapes.items()
+        return {name: draw(f"{self.prefix}.{name}", shape) for name, shape in named if name != "__input__"}
+
+    def fill(self, module: nn.Module, renames: Renames) -> None:
+        """Load the recorded weights; `renames` lead from our names to the reference's."""
+        own = [name for name in module.state_dict() if not name.endswith("num_batches_tracked")]
+        names, state = released_names(own, renames), self.state()
+        assert names.keys() == state.keys()
+        missing, unexpected = module.load_state_dict({names[name]: state[name] for name in state}, strict=False)
         assert not unexpected
         assert all(name.endswith("num_batches_tracked") for name in missing)
 
