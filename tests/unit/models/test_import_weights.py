@@ -215,7 +215,7 @@ def test_whole_networks_go_through(tmp_path, net):
     names = released.released_names((name for name in own if not name.endswith("num_batches_tracked")), origin.renames)
     file = saved({f"module.{name}": own[ours] for name, ours in names.items()}, tmp_path)
     import_weights(file, net, 19, tmp_path / "out")
-    images = torch.rand(1, 3, 264, 264)
+    images = torch.rand(1, 3, 312, 312)
     seen = (images - model.mean) / model.std if origin.rgb else 255 * images.flip(1) - CAFFE
     with torch.no_grad():
         features = model.backbone(seen)
@@ -224,6 +224,6 @@ def test_whole_networks_go_through(tmp_path, net):
             (model.head, features.main, output.logits),
             (model.aux_head, features.aux, output.aux_logits),
         ):
-            logits = torch.nn.functional.interpolate(head(feature), (264, 264), mode="bilinear", align_corners=True)
-            assert found.shape == (1, 19, 264, 264)
+            logits = torch.nn.functional.interpolate(head(feature), (312, 312), mode="bilinear", align_corners=True)
+            assert found.shape == (1, 19, 312, 312)
             torch.testing.assert_close(found, logits, atol=1e-4 * float(logits.abs().max()), rtol=0)
