@@ -132,7 +132,7 @@ class Predictor:
         try:
             mask = self._mask(image)
         except (MemoryError, RuntimeError) as error:
-            if not _is_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return f"{job.image}: {self._too_large(image)}"
         files.write_bytes(job.mask, _encoded(_indexed(mask, self.palette), ".png"))
@@ -245,7 +245,7 @@ def _encoded(picture: Image.Image, suffix: str) -> bytes:
     return out.getvalue()
 
 
-def _is_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Tell whether memory ran out, which torch's allocator of the CPU says in words alone."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 

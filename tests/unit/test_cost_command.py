@@ -1,0 +1,99 @@
+"""`gald cost` on the smoke suite and on small modules."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from gald import plugins
+from gald.commands import cost as module
+from gald.commands.cost import FIELDS, cost
+from gald.errors import GaldError, ModelError, ParamsError
+from gald.evaluate.cost import cost as price
+from gald.models.segmentor import build_segmentor
+from gald.params import load_suite
+
+PARAMS = Path(__file__).parents[2] / "params"
+
+
+@pytest.fixture(autouse=True)
+def _repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params").symlink_to(PARAMS)
+
+
+def rows(path: str) -> list[dict[str, str]]:
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_all_modules_alone_and_with_affinity() -> None:
+    before = torch.get_num_threads()
+    report = cost(size=(6, 10), channels=16, runs=1, csv=Path("out/cost.csv"))
+    assert torch.get_num_threads() == before
+    found = rows("out/cost.csv")
+    names = plugins.available("models/aggregation")
+    assert [row["row"] for row in found] == [name for one in names for name in (one, f"{one}-affinity")]
+    assert set(found[0]) == set(FIELDS)
+    by_name = {row["row"]: row for row in found}
+    assert by_name["none"]["macs"] == str(60 * 9 * 16 * 16)
+    assert by_name["none"]["parameters"] == str(9 * 16 * 16 + 2 * 16)
+    assert all(float(row["latency_ms"]) > 0 and int(row["peak_bytes"]) >= 4 * 16 * 60 for row in found)
+    assert {(row["input"], row["dtype"], row["threads"], row["runs"]) for row in found} == {
+        ("16x6x10", "float32", "1", "1")
+    }
+    head, _, *table = report.splitlines()
+    assert head.startswith("One input (channels x height x width) of float32 on CPU ")
+    assert "1 thread, torch" in head
+    assert "median of 1 passes after 2 to warm up" in head
+    assert len(table) == 2 + len(found)
+    assert "| none | 16x6x10 | 0.002 | 0.0001382 |" in report  # 2,336 parameters and 138,240 products
+
+
+def test_each_row_of_a_suite_once_whatever_its_seeds() -> None:
+    run = load_suite("smoke").runs[0]
+    cost(["smoke", run.name], runs=1, csv=Path("cost.csv"), threads=2)
+    found = rows("cost.csv")
+    names = [f"{one.scale}/{one.dataset}/{one.row}" for one in load_suite("smoke").runs]
+    assert [row["row"] for row in found] == list(dict.fromkeys(names))
+    expected = price(build_segmentor(run.params.model, 19).eval(), run.params.train.crop_size)
+    assert run.dataset == "cityscapes"
+    assert (int(found[0]["macs"]) / 1e9, int(found[0]["parameters"])) == (expected.gmacs, expected.parameters)
+    assert found[0]["threads"] == "2"
+
+
+def test_the_image_size_can_be_chosen() -> None:
+    name = load_suite("smoke").runs[0].name
+    report = cost([name], size=(32, 64), runs=1)
+    assert "| 3x32x64 |" in report
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"what": ["smoky"]}, ParamsError, "no run is called 'smoky'"),
+        ({"what": ["smoke/camvid/none-seed7"]}, ParamsError, "no run is called 'smoke/camvid/none-seed7'"),
+        ({"size": (0, 4)}, ParamsError, r"size \(0, 4\).*each must be 1 or more"),
+        ({"runs": 0}, ParamsError, "runs 0: each must be 1 or more"),
+        ({"channels": 12, "size": (4, 4)}, ModelError, "^cgnl: aggregation cgnl: 8 groups must divide both 12"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(arguments: dict, error: type[GaldError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        cost(**arguments)
+
+
+def test_no_cuda_device_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ParamsError, match="torch finds no CUDA device"):
+        cost(device="cuda")
+
+
+def test_a_lack_of_memory_names_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(module.measuring, "measure", fail)
+    with pytest.raises(GaldError, match=r"^a2: an input of 8x4x4 takes more memory than there is"):
+        cost(size=(4, 4), channels=8)
