@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from gald.params import Run
 
 BENCHMARKS = ("pipeline", "loader", "prepare")
+RELEASED = ("dualgcn_res101", "dualgcn_res50", "gald_res101", "gald_res50")
+Action = Callable[[argparse.Namespace], None]
+Verb = Callable[[str, Action, str], argparse.ArgumentParser]
 LOGGER = logging.getLogger("gald")
 
 
@@ -111,6 +115,30 @@ def _bench(args: argparse.Namespace) -> None:
     sys.stdout.write(bench(args.what))
 
 
+def _predict(args: argparse.Namespace) -> None:
+    from gald import paths
+    from gald.commands.predict import predict
+
+    weights = args.weights or paths.weights(args.run)
+    problems = predict(args.inputs, weights, args.out, dataset=args.dataset, raw_ids=args.raw_ids, device=args.device)
+    if problems:
+        raise GaldError(f"{len(problems)} of the inputs could not be predicted; they are named above")
+
+
+def _import_weights(args: argparse.Namespace) -> None:
+    from gald.commands.import_weights import import_weights
+
+    sys.stdout.write(import_weights(args.file, args.net, args.classes, args.out, rgb=args.rgb).rstrip() + "\n")
+
+
+def _cost(args: argparse.Namespace) -> None:
+    from gald.commands.cost import cost
+
+    size = None if args.size is None else tuple(args.size)
+    table = cost(args.what, size=size, channels=args.channels, device=args.device, threads=args.threads, csv=args.csv)
+    sys.stdout.write(table)
+
+
 def _edition_and_dataset(data: str) -> tuple[str, str]:
     from gald import plugins
 
@@ -150,17 +178,25 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="gald",
         description="Global aggregation then local distribution: rebuild the paper's tables.",
-        epilog="`snakemake --cores all` runs these verbs in order; each can be called alone.",
+        epilog="`snakemake --cores all` runs the first of these verbs in order; each can be called alone.",
     )
     root.add_argument("--version", action="version", version=f"gald {__version__}")
     verbs = root.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(name: str, action: object, text: str) -> argparse.ArgumentParser:
+    def verb(name: str, action: Action, text: str) -> argparse.ArgumentParser:
         one = verbs.add_parser(name, help=text, description=text)
         one.set_defaults(action=action)
         one.add_argument("--log", type=Path, help="also write plain lines to this file")
         return one
 
+    _add_data(verb)
+    _add_runs(verb)
+    _add_networks(verb)
+    _add_views(verb)
+    return root
+
+
+def _add_data(verb: Verb) -> None:
     for name, action, text in (
         ("download", _download, "fetch and verify a benchmark's archives, or draw its miniature, and unpack"),
         ("prepare", _prepare, "turn unpacked archives into images and trainId masks"),
@@ -172,6 +208,9 @@ def parser() -> argparse.ArgumentParser:
         if name == "prepare":
             one.add_argument("--processes", type=int, metavar="N", help="instead of what params/base.yaml says")
     verb("datasets", _datasets, "list the benchmarks: what is here, what is missing, and the next command to type")
+
+
+def _add_runs(verb: Verb) -> None:
     for name, action, text in (
         ("train", _train, "train one run, or go on where it stopped"),
         ("evaluate", _evaluate, "score one trained run"),
@@ -183,6 +222,34 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("suite", metavar="SUITE")
     one.add_argument("table", metavar="TABLE", nargs="?", help="one table; all if not given")
     verb("report", _report, "build a suite's start page").add_argument("suite", metavar="SUITE")
+
+
+def _add_networks(verb: Verb) -> None:
+    one = verb("predict", _predict, "predict pictures: colours over them, train ids, raw ids")
+    one.add_argument("inputs", metavar="IMAGE|FOLDER", nargs="+", type=Path)
+    source = one.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", help="a trained run, for example mini/cityscapes/psp-affinity-seed0")
+    source.add_argument("--weights", type=Path, metavar="FILE", help="a weights file")
+    one.add_argument("-o", "--out", type=Path, default=Path("predicted"), help="folder of the results (predicted)")
+    one.add_argument("--dataset", help="benchmark of colours and raw ids, for example camvid or camvid/original")
+    one.add_argument("--raw-ids", action="store_true", help="also write the benchmark's raw ids")
+    one.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    one = verb("import-weights", _import_weights, "make a weights file of the authors' released checkpoint")
+    one.add_argument("file", type=Path, metavar="FILE.pth")
+    one.add_argument("--net", required=True, choices=RELEASED, help="one of " + ", ".join(RELEASED))
+    one.add_argument("--classes", type=int, default=19, help="of the checkpoint (19)")
+    one.add_argument("-o", "--out", type=Path, required=True, help="weights file to write")
+    one.add_argument("--rgb", action=argparse.BooleanOptionalAction, help="trained with `--rgb 1`; else as released")
+    one = verb("cost", _cost, "parameters, GMACs, memory and latency of runs, suites or all aggregations")
+    one.add_argument("what", metavar="RUN|SUITE", nargs="*", help="every aggregation, alone, if none is given")
+    one.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the image, or positions")
+    one.add_argument("--channels", type=int, default=512, help="of the aggregations' features (512)")
+    one.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    one.add_argument("--threads", type=int, default=1)
+    one.add_argument("--csv", type=Path, help="also write the figures here")
+
+
+def _add_views(verb: Verb) -> None:
     one = verb("track", _track, "bring the MLflow store up to date with the files")
     one.add_argument("suites", metavar="SUITE", nargs="*", help="all suites with results if none is given")
     one = verb("status", _status, "list runs and their state, also those whose code has changed since")
@@ -191,7 +258,6 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("what", metavar="SUITE|RUN")
     one = verb("bench", _bench, "measure this machine: ratios against the obvious alternative")
     one.add_argument("what", metavar="WHAT", choices=BENCHMARKS, help="one of " + ", ".join(BENCHMARKS))
-    return root
 
 
 def _configure_logging(log: Path | None) -> None:
