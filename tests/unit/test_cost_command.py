@@ -10,6 +10,7 @@ from gald import plugins
 from gald.commands import cost as module
 from gald.commands.cost import FIELDS, cost
 from gald.errors import GaldError, ModelError, ParamsError
+from gald.evaluate.cost import Pass
 from gald.evaluate.cost import cost as price
 from gald.models.segmentor import build_segmentor
 from gald.params import load_suite
@@ -53,14 +54,31 @@ def test_all_modules_alone_and_with_affinity() -> None:
 
 def test_each_row_of_a_suite_once_whatever_its_seeds() -> None:
     run = load_suite("smoke").runs[0]
-    cost(["smoke", run.name], runs=1, csv=Path("cost.csv"), threads=2)
+    cost(["smoke", run.name], runs=1, csv=Path("cost.csv"))
     found = rows("cost.csv")
     names = [f"{one.scale}/{one.dataset}/{one.row}" for one in load_suite("smoke").runs]
     assert [row["row"] for row in found] == list(dict.fromkeys(names))
     expected = price(build_segmentor(run.params.model, 19).eval(), run.params.train.crop_size)
     assert run.dataset == "cityscapes"
     assert (int(found[0]["macs"]) / 1e9, int(found[0]["parameters"])) == (expected.gmacs, expected.parameters)
-    assert found[0]["threads"] == "2"
+
+
+def test_figures_are_written_as_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def measure(*_: object, warm_up: int, runs: int) -> Pass:
+        threads.append(torch.get_num_threads())
+        return Pass(3 * 2**20, (0.004, 0.001, 0.0025))
+
+    monkeypatch.setattr(module.measuring, "measure", measure)
+    report = cost(size=(4, 4), channels=16, threads=3, runs=3, csv=Path("cost.csv"))
+    assert set(threads) == {3}
+    assert "| 3.0 | 2.5 | 1.0 to 4.0 |" in report
+    assert "3 threads, torch" in report
+    row = rows("cost.csv")[0]
+    assert [row[key] for key in ("peak_bytes", "latency_ms", "latency_min_ms", "latency_max_ms", "threads")] == [
+        *("3145728", "2.5", "1.0", "4.0", "3")
+    ]
 
 
 def test_the_image_size_can_be_chosen() -> None:

@@ -1,6 +1,7 @@
 """`gald predict` on pictures of every kind, with a tiny network."""
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,12 @@ def save(path: Path, classes: tuple[str, ...], **changes: object) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine several wait for each other
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
