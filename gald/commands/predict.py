@@ -71,7 +71,7 @@ def predict(
     Returns
     -------
     list of str
-        What could not be predicted, and why; all else is written.
+        What could not be predicted, and why, each also logged as it is met; all else is written.
 
     Raises
     ------
@@ -83,13 +83,15 @@ def predict(
         No CUDA device, results among the pictures, or raw ids that the classes do not determine.
     """
     jobs, problems = plan(inputs, out)
+    for problem in problems:
+        _LOG.warning("%s", problem)
     predictor = Predictor(weights, dataset=dataset, raw_ids=raw_ids, device=device)
     told = time.monotonic()
     for number, job in enumerate(jobs, 1):
-        problem = predictor.write(job)
-        if problem is not None:
-            _LOG.warning("%s", problem)
-            problems.append(problem)
+        failure = predictor.write(job)
+        if failure is not None:
+            _LOG.warning("%s", failure)
+            problems.append(failure)
         elif number == len(jobs) or time.monotonic() - told > _TELL_EVERY_S:
             told = time.monotonic()
             _LOG.info("%d of %d: %s", number, len(jobs), job.overlay)

@@ -155,7 +155,10 @@ def test_odd_pictures_are_read_as_they_look(weights: Path) -> None:
         assert (overlay.format, overlay.size, mask.size) == ("JPEG", (3, 2), (3, 2))
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_is_predicted(weights: Path) -> None:
+def test_what_cannot_be_read_is_named_and_the_rest_is_predicted(
+    weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "gald")
     picture("in/a.png")
     picture("in/deep/er/b.jpg")
     Path("in/broken.png").write_bytes(Path("in/a.png").read_bytes()[:90])
@@ -173,6 +176,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_predicted(weights: Path) -
     assert problems[1] == "gone.png: no such file or folder"
     assert [problem.split(":")[0] for problem in problems[2:]] == ["in/broken.png", "in/text.jpg", "film.mp4"]
     assert all(": cannot be read as a picture (" in problem for problem in problems[2:])
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == problems
 
 
 def test_missing_weights_are_named_and_nothing_is_written() -> None:
