@@ -86,15 +86,17 @@ def predict(
     for problem in problems:
         _LOG.warning("%s", problem)
     predictor = Predictor(weights, dataset=dataset, raw_ids=raw_ids, device=device)
-    told = time.monotonic()
+    told, done = time.monotonic(), 0
     for number, job in enumerate(jobs, 1):
         failure = predictor.write(job)
         if failure is not None:
             _LOG.warning("%s", failure)
             problems.append(failure)
-        elif number == len(jobs) or time.monotonic() - told > _TELL_EVERY_S:
+        done += failure is None
+        if time.monotonic() - told > _TELL_EVERY_S:
             told = time.monotonic()
-            _LOG.info("%d of %d: %s", number, len(jobs), job.overlay)
+            _LOG.info("%d of %d: %s", number, len(jobs), job.image)
+    _LOG.info("%s: %d of %d pictures predicted", out, done, len(jobs))
     return problems
 
 
@@ -130,7 +132,7 @@ class Predictor:
         try:
             image = read(job.image)
         except Exception as error:  # Pillow's plugins each have their own ways to say that a file is damaged
-            return f"{job.image}: cannot be read as a picture ({' '.join(str(error).split()) or type(error).__name__})"
+            return f"{job.image}: cannot be read as a picture ({images.reason(error)})"
         try:
             mask = self._mask(image)
         except (MemoryError, RuntimeError) as error:

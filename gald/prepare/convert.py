@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from gald.datasets import load_spec
+from gald.datasets._packed import pixels_sha256
 from gald.datasets._spec import DatasetSpec, RawSample
 from gald.errors import DatasetError
 from gald.files import sha256
 from gald.prepare.dhash import dhash
-from gald.prepare.images import Picture, bounded, decode, read
+from gald.prepare.images import Picture, bounded, decode, read, reason
 from gald.prepare.masks import Lookup
 
 UNREADABLE_IMAGE, UNREADABLE_MASK, SIZES = "unreadable image", "unreadable mask", "size mismatch"
@@ -141,14 +142,14 @@ def convert(dataset: str, source: str, folder: Path, task: Task) -> Record | Fai
         "mask": mask_name,
         "height": image.height,
         "width": image.width,
-        "image_sha256": _digest(pixels),
+        "image_sha256": pixels_sha256(pixels),
         "mask_sha256": "",
         "dhash": dhash(image),
     }
     if labels is None:
         return Record(task.split, row, [], {}, list(picture.kinds), written, raw)
     written.append(_place(_png(labels[0]), folder / mask_name))
-    row["mask_sha256"] = _digest(labels[0])
+    row["mask_sha256"] = pixels_sha256(labels[0])
     counts, ignored = _census(spec, labels[1])
     return Record(task.split, row, counts, ignored, list(picture.kinds), written, raw)
 
@@ -211,7 +212,7 @@ def _read_picture(sample: RawSample, expected: str | None) -> Picture | Problem:
         raise
     except Exception as error:  # Pillow's plugins each have their own ways to say that a file is damaged
         problem = altered(sample.image, expected) if content is None else None
-        return problem or Problem(UNREADABLE_IMAGE, sample.image, f"unreadable image ({_short(error)})")
+        return problem or Problem(UNREADABLE_IMAGE, sample.image, f"unreadable image ({reason(error)})")
 
 
 def _read_labels(
@@ -231,7 +232,7 @@ def _read_labels(
         text = str(error).removeprefix(f"{sample.mask}: ")
         return Problem(FOREIGN, sample.mask, f"{text}{_which(sample)}")
     except Exception as error:  # SciPy, Pillow and json each have their own ways to say that a file is damaged
-        return Problem(UNREADABLE_MASK, sample.mask, f"unreadable mask ({_short(error)}){_which(sample)}")
+        return Problem(UNREADABLE_MASK, sample.mask, f"unreadable mask ({reason(error)}){_which(sample)}")
     try:
         return lookup(ids)
     except DatasetError as error:
@@ -282,16 +283,3 @@ def _census(spec: DatasetSpec, counts: npt.NDArray[np.int64]) -> tuple[list[int]
         if counts[raw]:
             ignored[name] = ignored.get(name, 0) + int(counts[raw])
     return classes, ignored
-
-
-def _digest(pixels: npt.NDArray[np.uint8]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
-
-
-def _short(error: BaseException) -> str:
-    """First line of an error, without the path that the message begins with anyway."""
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image of a known format"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 KINDS = ("grayscale", "palette", "cmyk", "alpha", "16-bit", "exif-rotated", "other")
 """Why an image was converted, in the order in which a manifest lists them."""
@@ -177,3 +177,12 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # Pillow has many ways to say that
         return 1
     return found if found in _TURNS else 1
+
+
+def reason(error: BaseException) -> str:
+    """Say what is wrong with a file: the first line of its error, without the path that a message begins with."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a known format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -177,6 +177,8 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_predicted(
     assert [problem.split(":")[0] for problem in problems[2:]] == ["in/broken.png", "in/text.jpg", "film.mp4"]
     assert all(": cannot be read as a picture (" in problem for problem in problems[2:])
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == problems
+    assert problems[-1].endswith("(not an image of a known format)")
+    assert caplog.records[-1].message == "out: 2 of 5 pictures predicted"
 
 
 def test_missing_weights_are_named_and_nothing_is_written() -> None:
