@@ -134,9 +134,8 @@ def _import_weights(args: argparse.Namespace) -> None:
 def _cost(args: argparse.Namespace) -> None:
     from gald.commands.cost import cost
 
-    size = None if args.size is None else tuple(args.size)
-    table = cost(args.what, size=size, channels=args.channels, device=args.device, threads=args.threads, csv=args.csv)
-    sys.stdout.write(table)
+    names = ("channels", "device", "threads", "runs", "csv")
+    sys.stdout.write(cost(args.what, size=args.size and (*args.size,), **{name: getattr(args, name) for name in names}))
 
 
 def _edition_and_dataset(data: str) -> tuple[str, str]:
@@ -241,11 +240,12 @@ def _add_networks(verb: Verb) -> None:
     one.add_argument("-o", "--out", type=Path, required=True, help="weights file to write")
     one.add_argument("--rgb", action=argparse.BooleanOptionalAction, help="trained with `--rgb 1`; else as released")
     one = verb("cost", _cost, "parameters, GMACs, memory and latency of runs, suites or all aggregations")
-    one.add_argument("what", metavar="RUN|SUITE", nargs="*", help="every aggregation, alone, if none is given")
+    one.add_argument("what", metavar="RUN|SUITE", nargs="*", help="none: every aggregation, alone and with affinity")
     one.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the image, or positions")
     one.add_argument("--channels", type=int, default=512, help="of the aggregations' features (512)")
     one.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     one.add_argument("--threads", type=int, default=1)
+    one.add_argument("--runs", type=int, default=5, help="timed passes (5)")
     one.add_argument("--csv", type=Path, help="also write the figures here")
 
 

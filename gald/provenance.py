@@ -1,7 +1,8 @@
-"""Which code made a result: a digest of the package's source, and the commit where git knows one."""
+"""What made a result: a digest of the package's source, the commit where git knows one, and the processor."""
 
 from __future__ import annotations
 
+import platform
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,16 @@ def is_dirty() -> bool | None:
     """Whether the package differs from its commit; None where there is no commit."""
     status = _git("status", "--porcelain", "--", str(_PACKAGE))
     return None if status is None else bool(status)
+
+
+def cpu_name() -> str:
+    """Name of the processor, as its maker has it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def _git(*arguments: str) -> str | None:

@@ -6,7 +6,8 @@ import os
 import platform
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
+
+from gald.provenance import cpu_name
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,4 @@ def table(measured: list[Measured]) -> str:
 
 def machine() -> str:
     """Name the processor, its cores and the Python."""
-    return f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-
-
-def _cpu() -> str:
-    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+    return f"{cpu_name()}, {os.cpu_count()} cores, Python {platform.python_version()}"

@@ -25,9 +25,9 @@ from gald.evaluate import cost as measuring
 from gald.memory import keep_freed_memory
 from gald.models.block import GlobalThenLocal
 from gald.models.segmentor import build_segmentor
-from gald.models.weights import _unpretrained
+from gald.models.weights import unpretrained
 from gald.params import Run, find_run, load_suite, suite_names
-from gald.train.run import _cpu_name
+from gald.provenance import cpu_name
 
 _LOG = logging.getLogger("gald.cost")
 _WARM_UP = 2
@@ -126,7 +126,7 @@ def _networks(what: Sequence[str], size: tuple[int, int] | None) -> Iterator[_Ro
 
 
 def _network(run: Run) -> Callable[[], nn.Module]:
-    params = _unpretrained(run.params.model.model_dump(mode="json"))  # weights change no figure
+    params = unpretrained(run.params.model.model_dump(mode="json"))  # weights change no figure
     return lambda: build_segmentor(params, len(load_spec(run.dataset).classes))
 
 
@@ -183,7 +183,7 @@ def _size(row: _Row) -> str:
 def _device_name(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
-    return f"CPU {_cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"CPU {cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _markdown(figures: Sequence[_Figures], machine: dict[str, object]) -> str:

@@ -173,9 +173,7 @@ class Predictor:
 
 def read(path: Path) -> Pixels:
     """Read a picture of any kind as upright 8-bit RGB, uint8 (H, W, 3); see `gald.prepare.images.decode`."""
-    picture = images.decode(images.read(path))
-    turn = images._TURNS.get(picture.orientation)
-    return np.asarray(picture.image if turn is None else picture.image.transpose(turn))
+    return np.asarray(images.decode(images.read(path)).upright())
 
 
 def overlay(image: Pixels, mask: Pixels, palette: Pixels) -> Pixels:

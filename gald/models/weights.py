@@ -80,13 +80,13 @@ def load(path: str | Path, *, classes: Sequence[str] | None = None) -> Segmentor
     content = json.loads(header)
     if classes is not None and list(classes) != content["classes"]:
         raise ModelError(_other_classes(path, content["classes"], list(classes)))
-    model = build_segmentor(_unpretrained(content["model"]), len(content["classes"]))
+    model = build_segmentor(unpretrained(content["model"]), len(content["classes"]))
     _fill(model, state, path)
     model.class_names = tuple(content["classes"])
     return model.eval()
 
 
-def _unpretrained(content: dict[str, Any]) -> ModelParams:
+def unpretrained(content: dict[str, Any]) -> ModelParams:
     """Read the params, without fetching pretrained weights that would be overwritten at once."""
     if "pretrained" in content["backbone"]:
         content = {**content, "backbone": {**content["backbone"], "pretrained": "none"}}

@@ -86,8 +86,13 @@ class Picture:
         if size is None or self.image.size == size:
             return self.image
         if self.orientation in _TURNS and self.orientation >= 5 and self.image.size == size[::-1]:
-            return self.image.transpose(_TURNS[self.orientation])
+            return self.upright()
         return None
+
+    def upright(self) -> Image.Image:
+        """Turn the stored pixels as the file asks its viewers to."""
+        turn = _TURNS.get(self.orientation)
+        return self.image if turn is None else self.image.transpose(turn)
 
 
 @contextmanager

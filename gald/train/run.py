@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -196,19 +195,10 @@ def environment(params: TrainParams) -> dict[str, Any]:
     return {
         "torch": torch.__version__,
         "device": device,
-        "cpu": _cpu_name(),
+        "cpu": provenance.cpu_name(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "threads": params.threads,
     }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def _publish(task: _Task, model: Segmentor, origins: list[dict[str, Any]]) -> None:
