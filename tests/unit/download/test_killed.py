@@ -92,7 +92,7 @@ def test_killed_at_random_moments(
     generator = random.Random(seed)
     folder, begun = raw(tmp_path / "killed"), 0
     downloads = sorted(generator.uniform(0.02, 0.98) for _ in range(4))
-    unpackings = [generator.uniform(0.02, 0.98) for _ in range(4)]
+    unpackings = [generator.uniform(0.02, 0.8) for _ in range(4)]
     site.sent = 0
     for share in downloads:
         process = start("killed")
@@ -103,16 +103,21 @@ def test_killed_at_random_moments(
         arrived = sum(path.stat().st_size for path in (folder / "archives").iterdir() if ".zip" in path.name)
         assert arrived >= begun  # what has arrived is never given up
         begun = arrived
-    assert site.sent < 1.5 * total
+    assert site.sent < 2 * total  # from the start each time, it would be some 3 times
     for share in unpackings:
-        process = start("killed")
-        wait_for(lambda share=share: len(list(folder.glob(".files.part/*/*"))) > share * 1800, process)
-        kill(process)
-        whole_or_absent(folder, sound, contents)
-        assert not (folder / "raw.json").exists() or share > 0.9
+        for _ in range(20):  # unpacking is quick, and may be done before the kill arrives
+            process = start("killed")
+            wait_for(lambda share=share: len(list(folder.glob(".files.part/*/*"))) > share * 1800, process)
+            kill(process)
+            whole_or_absent(folder, sound, contents)
+            if not (folder / "raw.json").exists():
+                break
+            (folder / "raw.json").unlink()
+        else:
+            pytest.fail("no kill came before the end")
     assert ends_well(start("killed"), folder) == undisturbed
     assert tree_digest(folder / "files") == tree_digest(raw(tmp_path / "undisturbed") / "files")
-    assert sorted(path.name for path in folder.iterdir()) == ["archives", "files", "raw.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["archives", "files", "files.sha256", "raw.json"]
     names = sorted(path.name for path in (folder / "archives").iterdir())
     assert names == [".one.zip.source", ".two.zip.source", "one.zip", "two.zip"]
 
