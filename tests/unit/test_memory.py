@@ -17,7 +17,8 @@ for _ in range(20):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     (torch.zeros(16 << 20) + 1).sum()  # two blocks of 64 MiB
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(sum(faults[5:]))
+# The middle round: a heap that grows once, at a hole of the wrong size, returns no memory.
+print(sorted(faults)[10])
 """
 
 
