@@ -29,7 +29,7 @@ transfer.PAUSE = 0.1
 archives = tuple(Archive(f"{name}.zip", (f"{sys.argv[1]}/{name}.zip",)) for name in ("one", "two"))
 camvid.SPEC = dataclasses.replace(camvid.SPEC, archives=archives, tree_sha256=None)
 params = SimpleNamespace(seed=0, source=lambda _: "segnet")
-cli._download = lambda _: run.download("full", "camvid", params)
+cli.data._download = lambda _: run.download("full", "camvid", params)
 sys.exit(cli.main(["download", "full/camvid"]))
 """
 

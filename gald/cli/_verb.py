@@ -1,0 +1,10 @@
+"""How a verb is declared."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+Action = Callable[[argparse.Namespace], None]
+Verb = Callable[[str, Action, str], argparse.ArgumentParser]
+"""Adds a verb: its name, what it does, and the line that says so."""

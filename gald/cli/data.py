@@ -1,0 +1,70 @@
+"""Verbs of the data: download, prepare, pack, audit, datasets."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from gald.cli._verb import Verb
+from gald.errors import ParamsError
+
+
+def add(verb: Verb) -> None:
+    """Declare the verbs of the data."""
+    for name, action, text in (
+        ("download", _download, "fetch and verify a benchmark's archives, or draw its miniature, and unpack"),
+        ("prepare", _prepare, "turn unpacked archives into images and trainId masks"),
+        ("pack", _pack, "pack a prepared benchmark into memory-mapped shards, or check the shards by digest"),
+        ("audit", _audit, "write the page that shows what a prepared benchmark holds"),
+    ):
+        one = verb(name, action, text)
+        one.add_argument("data", metavar="EDITION/DATASET", help="for example mini/camvid")
+        if name == "prepare":
+            one.add_argument("--processes", type=int, metavar="N", help="instead of what params/base.yaml says")
+    verb("datasets", _datasets, "list the benchmarks: what is here, what is missing, and the next command to type")
+
+
+def _download(args: argparse.Namespace) -> None:
+    from gald.download.run import download
+    from gald.params import data_params
+
+    download(*_edition_and_dataset(args.data), data_params()[0])
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from gald.params import data_params
+    from gald.prepare.run import prepare
+
+    params = data_params()[1]
+    if args.processes is not None:
+        params = params.model_copy(update={"processes": args.processes})
+    prepare(*_edition_and_dataset(args.data), params)
+
+
+def _pack(args: argparse.Namespace) -> None:
+    from gald.prepare.pack import pack
+
+    pack(*_edition_and_dataset(args.data))
+
+
+def _audit(args: argparse.Namespace) -> None:
+    from gald.commands.audit import audit
+
+    audit(*_edition_and_dataset(args.data))
+
+
+def _datasets(args: argparse.Namespace) -> None:
+    from gald.commands.datasets import datasets
+    from gald.params import data_params
+
+    sys.stdout.write(datasets(data_params()[0]))
+
+
+def _edition_and_dataset(data: str) -> tuple[str, str]:
+    from gald import plugins
+
+    edition, _, dataset = data.partition("/")
+    if edition not in ("mini", "full"):
+        raise ParamsError(f"{data!r}: expected EDITION/DATASET with edition mini or full, for example mini/camvid")
+    plugins.check_name("datasets", dataset)
+    return edition, dataset

@@ -1,0 +1,38 @@
+"""Verbs that measure: cost, bench."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from gald.cli._verb import Verb
+
+BENCHMARKS = ("block", "loader", "pipeline", "prepare", "step")
+
+
+def add(verb: Verb) -> None:
+    """Declare the verbs that measure."""
+    one = verb("cost", _cost, "parameters, GMACs, memory and latency of runs, suites or all aggregations")
+    one.add_argument("what", metavar="RUN|SUITE", nargs="*", help="none: every aggregation, alone and with affinity")
+    one.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the image, or positions")
+    one.add_argument("--channels", type=int, default=512, help="of the aggregations' features (512)")
+    one.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    one.add_argument("--threads", type=int, default=1)
+    one.add_argument("--runs", type=int, default=5, help="timed passes (5)")
+    one.add_argument("--csv", type=Path, help="also write the figures here")
+    one = verb("bench", _bench, "measure this machine: ratios against the obvious alternative")
+    one.add_argument("what", metavar="WHAT", choices=BENCHMARKS, help="one of " + ", ".join(BENCHMARKS))
+
+
+def _cost(args: argparse.Namespace) -> None:
+    from gald.commands.cost import cost
+
+    names = ("channels", "device", "threads", "runs", "csv")
+    sys.stdout.write(cost(args.what, size=args.size and (*args.size,), **{name: getattr(args, name) for name in names}))
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from gald.bench import bench
+
+    sys.stdout.write(bench(args.what))

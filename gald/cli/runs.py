@@ -1,0 +1,116 @@
+"""Verbs of a suite's runs and tables: train, evaluate, tables, report, track, status, params."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from gald.cli._verb import Verb
+from gald.errors import ParamsError
+
+if TYPE_CHECKING:
+    from gald.datasets._reader import Store
+    from gald.params import Run
+
+LOGGER = logging.getLogger("gald")
+
+
+def add(verb: Verb) -> None:
+    """Declare the verbs of runs and tables."""
+    for name, action, text in (
+        ("train", _train, "train one run, or go on where it stopped"),
+        ("evaluate", _evaluate, "score one trained run"),
+    ):
+        one = verb(name, action, text)
+        one.add_argument("run", metavar="RUN", help="for example mini/cityscapes/psp-affinity-seed0")
+        one.add_argument("--digest", help="refuse unless the run's params have this digest")
+    one = verb("tables", _tables, "build a suite's tables from the metrics of its runs")
+    one.add_argument("suite", metavar="SUITE")
+    one.add_argument("table", metavar="TABLE", nargs="?", help="one table; all if not given")
+    verb("report", _report, "build a suite's start page").add_argument("suite", metavar="SUITE")
+    _add_views(verb)
+
+
+def _add_views(verb: Verb) -> None:
+    one = verb("track", _track, "bring the MLflow store up to date with the files")
+    one.add_argument("suites", metavar="SUITE", nargs="*", help="all suites with results if none is given")
+    one = verb("status", _status, "list runs and their state, also those whose code has changed since")
+    one.add_argument("suite", metavar="SUITE", nargs="?", default="mini")
+    one = verb("params", _params, "check a suite's params and list its runs, or show a run's merged params")
+    one.add_argument("what", metavar="SUITE|RUN")
+
+
+def _train(args: argparse.Namespace) -> None:
+    run = _run(args.run, args.digest, evaluate=False)
+    from gald.train.run import train
+
+    train(run, store=_store())
+    _tell_progress(run)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    run = _run(args.run, args.digest, evaluate=True)
+    from gald.evaluate.run import evaluate
+
+    evaluate(run, store=_store())
+    _tell_progress(run)
+
+
+def _tables(args: argparse.Namespace) -> None:
+    from gald.params import load_suite
+    from gald.tables.run import build_table
+
+    suite = load_suite(args.suite)
+    for name in [args.table] if args.table else [table.name for table in suite.tables]:
+        build_table(suite, name)
+
+
+def _report(args: argparse.Namespace) -> None:
+    from gald.params import load_suite
+    from gald.tables.report import build_report
+
+    build_report(load_suite(args.suite))
+
+
+def _track(args: argparse.Namespace) -> None:
+    from gald.commands.track import track
+
+    track(args.suites)
+
+
+def _status(args: argparse.Namespace) -> None:
+    from gald.commands.status import status
+
+    sys.stdout.write(status(args.suite))
+
+
+def _params(args: argparse.Namespace) -> None:
+    from gald.commands.params import describe
+
+    sys.stdout.write(describe(args.what))
+
+
+def _run(name: str, digest: str | None, *, evaluate: bool) -> Run:
+    """Look up a run; refuse when its params are not the ones that the caller planned with."""
+    from gald.params import find_run
+
+    run = find_run(name)
+    found = run.evaluate_digest() if evaluate else run.digest()
+    if digest not in (None, found):
+        raise ParamsError(f"{name}: params changed since this job was planned; run the same command again")
+    return run
+
+
+def _store() -> Store:
+    """Where pixels are read from: from files if the params say so, else from a packed store if there is one."""
+    from gald.params import data_params
+
+    return "files" if data_params()[1].store == "files" else "auto"
+
+
+def _tell_progress(run: Run) -> None:
+    from gald.progress import suite_line
+
+    LOGGER.info(suite_line(run.scale))
