@@ -19,6 +19,7 @@ from gald.params._sections import (
     PrepareParams,
     Section,
     TrainParams,
+    ValidationParams,
 )
 from gald.params._suites import (
     Suite,
@@ -51,6 +52,7 @@ __all__ = [
     "Suite",
     "Table",
     "TrainParams",
+    "ValidationParams",
     "data_params",
     "find_run",
     "load_suite",

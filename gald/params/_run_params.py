@@ -39,6 +39,7 @@ def _problems(params: RunParams) -> Iterator[str]:
     yield from _splits(params)
     yield from _divisors(params)
     yield from _mask_size(params)
+    yield from _training(params)
     if params.model.aggregation.name == "psp" and params.train.batch_size == 1:
         yield "train.batch_size is 1, but batch norm cannot train on the 1x1 bin of aggregation 'psp': use 2 or more"
 
@@ -82,4 +83,28 @@ def _mask_size(params: RunParams) -> Iterator[str]:
             f"train.crop_size {list(params.train.crop_size)} at output stride {stride} leaves too small a map for "
             f"distribution 'mask' with its reductions; it needs {smallest} positions a side ({smallest * stride} "
             "pixels): enlarge the crop or lower distribution.reductions"
+        )
+
+
+def _training(params: RunParams) -> Iterator[str]:
+    """Refuse what the training recipe says of classes and of scores on the way."""
+    spec, loss, validation = load_spec(params.dataset, params.source), params.train.loss, params.train.validation
+    if loss.class_weights is not None and len(loss.class_weights) != len(spec.classes):
+        yield (
+            f"train.loss.class_weights has {len(loss.class_weights)} weights, but {params.dataset} has "
+            f"{len(spec.classes)} classes: give one for each, or null"
+        )
+    if loss.class_weights is not None and not any(loss.class_weights):
+        yield "train.loss.class_weights are all 0, so that nothing would be learnt"
+    if validation.every == 0:
+        if validation.patience is not None:
+            yield "train.validation.patience counts validations, but train.validation.every is 0: set both or neither"
+        return
+    if validation.split not in spec.labelled:
+        found = nearest(validation.split, spec.labelled)
+        yield f"train.validation.split: {params.dataset} has no split {validation.split!r}; {found}"
+    if validation.split in params.train.splits:
+        yield (
+            f"train.validation.split {validation.split!r} is among train.splits: its scores would say nothing of other "
+            "images; leave it out of train.splits, or set train.validation.every to 0"
         )

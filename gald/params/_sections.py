@@ -133,7 +133,18 @@ class LossParams(Section):
 
     name: Literal["cross_entropy", "ohem"]
     threshold: Fraction  # pixels whose true class scores above it count as easy
-    min_kept: PositiveInt  # pixels kept per batch at least
+    min_kept: PositiveInt  # pixels kept at least, of what a device sees at once
+    class_weights: tuple[NonNegativeFloat, ...] | None  # one for each class, of both heads
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+
+
+class ValidationParams(Section):
+    """Scores on the way; they change nothing but where a training ends early and which weights are kept as best."""
+
+    every: NonNegativeInt  # iterations; 0: never
+    split: str
+    samples: PositiveInt | None  # the first ones of the split; null: all
+    patience: PositiveInt | None  # validations without a better one after which the training ends; null: never
 
 
 class PhotometricParams(Section):
@@ -156,19 +167,33 @@ class TrainParams(Section):
     flip: bool
     photometric: PhotometricParams
     max_class_ratio: Annotated[float, Field(gt=0, le=1)]  # of one class in a crop, else another is drawn; 1 = any crop
-    batch_size: PositiveInt
+    batch_size: PositiveInt  # of an iteration: of all devices and micro-batches together
+    micro_batches: PositiveInt  # parts that a device computes one after the other (gradient accumulation)
     max_iters: PositiveInt
+    optimiser: Literal["sgd", "adamw"]
     learning_rate: PositiveFloat
     head_learning_rate_factor: PositiveFloat
-    momentum: Fraction
+    momentum: Fraction  # of sgd
+    betas: tuple[Fraction, Fraction]  # of adamw
     weight_decay: NonNegativeFloat
+    decay_norm_and_bias: bool  # whether parameters of norms, and biases, decay too
     power: PositiveFloat  # of the poly schedule
     warmup_iters: NonNegativeInt
+    clip_gradient_norm: PositiveFloat | None
+    average_decay: Annotated[float, Field(gt=0, lt=1)] | None  # of the moving average of weights (EMA)
     loss: LossParams
     aux_weight: NonNegativeFloat
     device: Literal["cpu", "cuda"]
+    precision: Literal["float32", "bf16", "fp16"]
+    channels_last: bool
+    compile: bool
+    activation_checkpointing: bool  # compute the backbone's blocks twice instead of keeping what is inside
+    batch_norm: Literal["local", "sync", "frozen"]  # statistics of a device's own part, of all devices, or as loaded
+    determinism: Literal["bitwise", "seeded"]
     threads: PositiveInt  # of one CPU process; other counts give other bits
     workers: NonNegativeInt  # loader threads beside the training's own; they do not change a bit
+    validation: ValidationParams
+    strict: bool  # refuse to train where the effective recipe departs from the paper's
     log_every: PositiveInt  # iterations
     checkpoint_every: PositiveInt  # iterations
 
@@ -178,6 +203,8 @@ class TrainParams(Section):
             raise ValueError(f"scale_range: the lower bound {self.scale_range[0]} exceeds {self.scale_range[1]}")
         if self.warmup_iters >= self.max_iters:
             raise ValueError(f"warmup_iters {self.warmup_iters} must stay below max_iters {self.max_iters}")
+        if self.batch_size % self.micro_batches:
+            raise ValueError(f"micro_batches {self.micro_batches} must divide batch_size {self.batch_size}")
         return self
 
 
