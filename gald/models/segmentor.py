@@ -15,7 +15,7 @@ from gald.params import ModelParams
 
 
 class SegmentorOutput(NamedTuple):
-    """Logits of each class at the size of the input.
+    """Logits of each class, at the size of the input unless the features' size was asked for.
 
     Attributes
     ----------
@@ -72,7 +72,9 @@ class Segmentor(nn.Module):
         coverage: dict[str, object] | None = getattr(self.backbone, "coverage", None)
         return coverage
 
-    def forward(self, images: Float[Tensor, "n 3 h w"], *, with_aux: bool = False) -> SegmentorOutput:
+    def forward(
+        self, images: Float[Tensor, "n 3 h w"], *, with_aux: bool = False, full_size: bool = True
+    ) -> SegmentorOutput:
         """Compute the logits of a batch of images.
 
         Parameters
@@ -81,11 +83,14 @@ class Segmentor(nn.Module):
             float32 (N, 3, H, W), RGB in [0, 1], not normalised.
         with_aux : bool
             Run the auxiliary head too. What comes back never depends on whether the model trains.
+        full_size : bool
+            Resize the logits to the images' size. The losses do that themselves, strip by strip, and take them as they
+            leave the heads.
 
         Returns
         -------
         SegmentorOutput
-            Logits (N, K, H, W), float32 under autocast too.
+            Logits (N, K, H, W), float32 under autocast too; (N, K, h, w) of the features' sizes without `full_size`.
 
         Raises
         ------
@@ -94,14 +99,15 @@ class Segmentor(nn.Module):
         """
         if with_aux and self.aux_head is None:
             raise ModelError("this model has no auxiliary head; set model.aux_head, or do not ask for its logits")
-        size = (images.shape[-2], images.shape[-1])
+        size = (images.shape[-2], images.shape[-1]) if full_size else None
         features = self.backbone(torch.sub(images, self.mean).div_(self.std))  # one copy, not two
         logits = self._at_size(self.head(features.main), size)
         aux_logits = self._at_size(self.aux_head(features.aux), size) if with_aux and self.aux_head else None
         return SegmentorOutput(logits, aux_logits)
 
-    def _at_size(self, logits: Logits, size: tuple[int, int]) -> Logits:
-        return resize(logits.float(), size, align_corners=self.align_corners)
+    def _at_size(self, logits: Logits, size: tuple[int, int] | None) -> Logits:
+        logits = logits.float()
+        return logits if size is None else resize(logits, size, align_corners=self.align_corners)
 
 
 def build_segmentor(model: ModelParams, num_classes: int) -> Segmentor:

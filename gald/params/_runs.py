@@ -10,7 +10,7 @@ from gald.errors import ParamsError
 from gald.files import canonical_json, digest
 from gald.params._run_params import RunParams
 
-BITLESS = ("workers", "log_every", "checkpoint_every")
+BITLESS = ("workers", "log_every", "checkpoint_every", "strict")
 """Keys of the train section that change no bit of the weights: nothing is trained again for them."""
 
 
