@@ -60,6 +60,18 @@ def held(name: str, *, wait_s: float, say: Callable[[str], None] | None = None) 
         yield
 
 
+def is_held(name: str) -> bool:
+    """Whether a process holds the lock `name`; a lock that cannot be looked at counts as free."""
+    try:
+        with paths.lock(name).open("r", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def wait_until_free(name: str, *, say: Callable[[str], None]) -> None:
     """Wait for whoever holds the lock `name` to end; return at once if nobody does.
 

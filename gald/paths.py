@@ -136,9 +136,24 @@ def tracking_stamp(suite: str) -> Path:
     return STATE / "tracking" / f"{suite}.json"
 
 
+def live_card(run: str) -> Path:
+    """What a training announces itself with, until the tracking store was told how it ended."""
+    return STATE / "live" / f"{run}.json"
+
+
+def follow_log() -> Path:
+    """Log of the process that tells the tracking store of trainings under way."""
+    return STATE / "follow.log"
+
+
 def checkpoint_dir(run: str) -> Path:
     """Folder of the state to resume from; never a declared output, since those are removed before a job."""
     return STATE / "checkpoints" / run
+
+
+def growing_history(run: str) -> Path:
+    """History of a training under way, beside its checkpoints: declared outputs may be removed or made read-only."""
+    return checkpoint_dir(run) / "history.jsonl"
 
 
 def lock(name: str) -> Path:

@@ -96,7 +96,7 @@ def seconds_left(suite: Suite) -> float | None:
 def trace(run: Run) -> Trace:
     """Read a run's history, or the one that a training under way writes beside its checkpoints."""
     done = paths.history(run.name)
-    lines = _lines(done if done.exists() else paths.checkpoint_dir(run.name) / done.name)
+    lines = _lines(done if done.exists() else paths.growing_history(run.name))
     if not lines:
         return Trace(0, 0, ())
     steps = [(end - start, (before, after)) for (start, before), (end, after) in itertools.pairwise(lines)]

@@ -1,8 +1,13 @@
 """What holds for every test."""
 
+import os
 import signal
 
 import pytest
+
+from gald import follow
+
+os.environ[follow.SWITCH] = "0"  # also for what tests start: no training of a test is followed unless the test asks
 
 
 @pytest.fixture(autouse=True, scope="session")

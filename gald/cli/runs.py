@@ -36,6 +36,7 @@ def add(verb: Verb) -> None:
 def _add_views(verb: Verb) -> None:
     one = verb("track", _track, "bring the MLflow store up to date with the files")
     one.add_argument("suites", metavar="SUITE", nargs="*", help="all suites with results if none is given")
+    one.add_argument("--follow", action="store_true", help="show trainings while they run; ends when none is left")
     one = verb("status", _status, "list runs and their state, also those whose code has changed since")
     one.add_argument("suite", metavar="SUITE", nargs="?", default="mini")
     one = verb("params", _params, "check a suite's params and list its runs, or show a run's merged params")
@@ -75,9 +76,12 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _track(args: argparse.Namespace) -> None:
-    from gald.commands.track import track
+    from gald.commands.track import follow, track
 
-    track(args.suites)
+    if args.follow:
+        follow()
+    else:
+        track(args.suites)
 
 
 def _status(args: argparse.Namespace) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from pathlib import Path
 from typing import Any
 
-from gald import paths, progress, provenance
+from gald import locking, paths, progress, provenance
 from gald.files import sha256
 from gald.params import Run, load_suite
 
@@ -82,22 +81,11 @@ def _stale(run: Run, record: dict[str, Any]) -> list[str]:
 def _unfinished(run: Run) -> str:
     """Tell a run under way from one that was stopped, or was never begun."""
     begun = progress.trace(run).iterations
-    if _is_locked(paths.lock(run.name)):
+    if locking.is_held(run.name):
         return f"busy at {begun} of {run.params.train.max_iters}"
     if begun:
         return f"stopped at {begun} of {run.params.train.max_iters}"
     return "not trained here" if paths.metrics(run.name).exists() else "missing"
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        with path.open("r", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _score(run: Run) -> str:

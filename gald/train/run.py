@@ -14,7 +14,7 @@ import torch
 import yaml
 from torch.utils import deterministic
 
-from gald import files, locking, paths, provenance
+from gald import files, follow, locking, paths, provenance
 from gald.datasets._reader import PreparedSplit, Store
 from gald.errors import DatasetError, GaldError, TrainingInterrupted
 from gald.inference import channels_last
@@ -54,7 +54,7 @@ class _Task:
     @property
     def growing_history(self) -> Path:
         # Beside the checkpoints: Snakemake removes declared outputs, and a linked DVC cache makes them read-only.
-        return self.folder / "history.jsonl"
+        return paths.growing_history(self.run.name)
 
 
 def train(run: Run, *, store: Store = "auto") -> None:
@@ -85,6 +85,7 @@ def train(run: Run, *, store: Store = "auto") -> None:
         task.split.check_store(partial(_stop_early, watch.reason))
         paths.run_json(run.name).unlink(missing_ok=True)  # it promises weights that are about to change
         state, origins = _start(task)
+        follow.announce(run, task.identity, task.code, [origin["code"] for origin in origins])
         progress = history.Progress(run.name, state.iteration, params.max_iters)
         hooks = loop.Hooks(
             stop=watch.reason,

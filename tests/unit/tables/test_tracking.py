@@ -63,8 +63,8 @@ def test_what_a_suite_has_to_show(suite):
     assert run.parent == "benchmark:tiny/camvid"
     assert run.params["model.aggregation.name"] == "cgnl"
     assert run.tags["gald.table.tiny.components"] == "shown"
-    assert ("loss", 0.2, 1700000010000, 10) in run.metrics
-    assert ("mean_iou", 0.6, 1700000300000, 300) in run.metrics
+    assert ("loss", 0.2, 1700000010000, 10) in run.curves + run.metrics
+    assert ("mean_iou", 0.6, 1700000300000, 300) in run.curves + run.metrics
     assert not [metric for metric in run.metrics if metric[0] == "iou/sky"]  # absent, and never a zero
     assert items["table:tiny/components"].tags["mlflow.note.content"].startswith("# Components")
 
@@ -74,7 +74,7 @@ def test_curves_are_thinned_and_keep_their_end(suite):
     line = {"loss": 1.0, "timestamp": 1.0}
     write_text(paths.history(run.name), "".join(json.dumps(line | {"iteration": i}) + "\n" for i in range(1, 1000)))
     item = next(item for item in tracking.items(suite) if item.identity == f"run:{run.name}")
-    steps = [step for name, _, _, step in item.metrics if name == "loss"]
+    steps = [step for name, _, _, step in item.curves if name == "loss"]
     assert len(steps) <= tracking.STEPS
     assert steps[-1] == 999
 

@@ -1,0 +1,186 @@
+"""What there is to show of a suite: benchmarks, runs and tables, read from the files; nothing here knows of MLflow."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gald import paths
+from gald.files import digest, sha256
+from gald.follow import Origin
+from gald.params import Run, Suite, Table, read_yaml
+from gald.tracking._curves import Point, points, read_lines, spelt
+
+STEPS = 100  # points kept of each curve that was not shown while it grew: 150 000 of them take SQLite a minute
+_SCORES = ("mean_iou", "boundary_mean_iou", "pixel_accuracy", "mean_accuracy", "parameters", "gmacs")
+_SUFFIXES = ("csv", "md", "tex", "html")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to show in the store.
+
+    Attributes
+    ----------
+    identity, name : str
+        Who it is, for ever; and what is shown.
+    files : dict
+        Artifact folder to local files. Their bytes decide whether the store is up to date.
+    tags, params : dict
+        Text to text.
+    metrics, curves : list of tuple
+        Name, value, time in ms, step: figures of the whole, and those that grew interval by interval.
+    span_ms : tuple of int
+        Start and end in ms since the epoch.
+    extra : dict
+        Further artifacts, sent along but not compared.
+    parent : str
+        Identity of the item under which it stands, shown before it.
+    origin : Origin, optional
+        What a training is made of, which tells whether an entry that was begun while it ran is this one.
+    """
+
+    identity: str
+    name: str
+    files: dict[str, tuple[Path, ...]]
+    tags: dict[str, str]
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: list[Point] = field(default_factory=list)
+    curves: list[Point] = field(default_factory=list)
+    span_ms: tuple[int, int] = (0, 0)
+    extra: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    parent: str = ""
+    origin: Origin | None = None
+
+    def state(self) -> str:
+        """Digest of the files that the item tells of."""
+        return digest([[folder, file.name, sha256(file)] for folder, files in self.files.items() for file in files])
+
+
+def items(suite: Suite) -> Iterator[Item]:
+    """List what a suite has to show: a parent for each benchmark with results, its runs, then the tables."""
+    shown: set[str] = set()
+    for run in suite.runs:
+        if not _is_whole(run):
+            continue
+        history = _history(run)
+        times = [round(1000 * line["timestamp"]) for line in history] or [0]
+        parent = benchmark(run.name, suite.edition, times[0])
+        if parent.identity not in shown:
+            shown.add(parent.identity)
+            yield parent
+        yield _run_item(suite, run, history, (times[0], times[-1]), parent.identity)
+    for table in suite.tables:
+        files = tuple(paths.table(suite.name, table.name, suffix) for suffix in _SUFFIXES)
+        if all(file.exists() for file in files):
+            yield _table_item(suite, table, files)
+
+
+def benchmark(run: str, edition: str, time_ms: int) -> Item:
+    """Make the parent of all runs of one benchmark at one scale."""
+    name = run.rpartition("/")[0]
+    tags = {"gald.kind": "benchmark", "gald.edition": edition, "gald.dataset": name.rpartition("/")[2]}
+    return Item(f"benchmark:{name}", name, {}, tags, span_ms=(time_ms, time_ms))
+
+
+def _table_item(suite: Suite, table: Table, files: tuple[Path, ...]) -> Item:
+    now = round(1000 * time.time())
+    with files[0].open(newline="") as file:
+        means = [
+            (f"{column}/{line['dataset']}/{line['row']}", float(line[column]), now, 0)
+            for line in csv.DictReader(file)
+            for column in table.columns
+            if line.get(column)
+        ]
+    tags = {"gald.kind": "table", "gald.edition": suite.edition, "mlflow.note.content": files[1].read_text()}
+    return Item(
+        identity=f"table:{suite.name}/{table.name}",
+        name=f"table {suite.name}/{table.name}",
+        files={"table": files},
+        tags=tags,
+        metrics=means,
+        span_ms=(now, now),
+    )
+
+
+def _is_whole(run: Run) -> bool:
+    """Whether the run has its files, and metrics that belong to its weights."""
+    needed = (paths.run_json(run.name), paths.run_params(run.name), paths.metrics(run.name))
+    if not all(path.exists() for path in needed):
+        return False
+    return bool(json.loads(needed[2].read_text())["run_sha256"] == sha256(needed[0]))
+
+
+def _history(run: Run) -> list[dict[str, Any]]:
+    lines = read_lines(paths.history(run.name))
+    stride = max(1, -(-len(lines) // STEPS))
+    return lines[::-1][::stride][::-1]  # thinned from the end, so that the last one stays
+
+
+def _run_item(suite: Suite, run: Run, history: list[dict[str, Any]], span_ms: tuple[int, int], parent: str) -> Item:
+    metrics = json.loads(paths.metrics(run.name).read_text())
+    record = json.loads(paths.run_json(run.name).read_text())
+    origin = origin_of(record)
+    last = history[-1]["iteration"] if history else 0
+    final = {name: metrics[name] for name in _SCORES}
+    final |= {f"iou/{spelt(entry['name'])}": entry["iou"] for entry in metrics["per_class"]}
+    leaf = run.name.rpartition("/")[2]
+    pictures = sorted((paths.gallery(suite.name) / run.dataset).glob(f"[0-9]-{leaf}*.png"))
+    tags = {
+        "gald.kind": "run",
+        "gald.edition": suite.edition,
+        "gald.dataset": run.dataset,
+        "gald.row": run.row,
+        "gald.seed": str(run.seed),
+        "gald.protocol": metrics["protocol"],
+        "gald.commit": str(record["code"]["commit"]),
+        **origin_tags(origin),
+        **{f"gald.table.{suite.name}.{table}": "shown" for table in run.tables},
+    }
+    return Item(
+        identity=f"run:{run.name}",
+        name=run.name,
+        files={"": (paths.run_params(run.name), paths.run_json(run.name)), "metrics": (paths.metrics(run.name),)},
+        tags=tags,
+        params=dict(flat(read_yaml(paths.run_params(run.name)))),
+        metrics=[(name, float(v), span_ms[1], last) for name, v in final.items() if v is not None],
+        curves=list(points(history)),
+        span_ms=span_ms,
+        extra={"gallery": tuple(pictures)},
+        parent=parent,
+        origin=origin,
+    )
+
+
+def origin_of(record: Mapping[str, Any]) -> Origin:
+    """Tell from a run.json what its training was made of."""
+    codes = [str(made["code"]) for made in record.get("resumed_from", ())]
+    return Origin(record["params_sha256"], record["manifest_sha256"], (*codes, str(record["code"]["digest"])))
+
+
+def origin_tags(origin: Origin) -> dict[str, str]:
+    """Tags by which an entry is known as this training's own."""
+    return {"gald.live": origin.key, "gald.code": origin.codes[-1]}
+
+
+def read_run(run: str) -> dict[str, Any] | None:
+    """Record of a finished training; None if there is none."""
+    try:
+        record: dict[str, Any] = json.loads(paths.run_json(run).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """List nested values as text, their keys joined by dots."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
