@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -22,6 +23,7 @@ from gald import files, locking, paths, provenance
 from gald.datasets._reader import PreparedSplit, Sample, Store
 from gald.errors import DatasetError, StaleMetrics
 from gald.evaluate.cost import Cost, cost
+from gald.evaluate.explain import distribution_of, explain
 from gald.inference import channels_last, predict
 from gald.memory import keep_freed_memory
 from gald.metrics import Counts, Mask, Scores, boundary_band, confusion_matrix, scores
@@ -170,7 +172,8 @@ def _predict_split(run: Run, model: Segmentor, split: PreparedSplit, folder: Pat
         if index in kept:
             file = folder / f"{index:05d}-{sample.id.replace('/', '_')}.png"
             files.write_bytes(file, _palette_png(prediction, manifest["palette"]))
-            samples.append({"id": sample.id, "file": file.name, "sha256": files.sha256(file)})
+            kept_files = {"id": sample.id, "file": file.name, "sha256": files.sha256(file)}
+            samples.append(kept_files | _explained(model, sample, prediction, params, file))
         if time.monotonic() - told > _TELL_EVERY_S:
             told = time.monotonic()
             _LOG.info("%s: %d of %d images", run.name, index + 1, len(split))
@@ -187,9 +190,22 @@ def _predict_split(run: Run, model: Segmentor, split: PreparedSplit, folder: Pat
 
 
 def _predict_sample(model: Segmentor, sample: Sample, params: EvaluateParams) -> Mask:
-    size = (sample.mask.shape[0], sample.mask.shape[1])
-    image = sample.image if params.image_size is None else resize_image(sample.image, params.image_size)
-    return predict(model, image, size)
+    return predict(model, _input(sample, params), (sample.mask.shape[0], sample.mask.shape[1]))
+
+
+def _input(sample: Sample, params: EvaluateParams) -> npt.NDArray[np.uint8]:
+    return sample.image if params.image_size is None else resize_image(sample.image, params.image_size)
+
+
+def _explained(
+    model: Segmentor, sample: Sample, prediction: Mask, params: EvaluateParams, beside: Path
+) -> dict[str, dict[str, str]]:
+    """Keep what the network's distribution does to a sample, if it has one, beside the prediction."""
+    if distribution_of(model) is None:
+        return {}
+    file = beside.with_suffix(".npz")
+    files.write_bytes(file, explain(model, _input(sample, params), prediction).packed())
+    return {"explanation": {"file": file.name, "sha256": files.sha256(file)}}
 
 
 def gallery_indices(length: int, count: int) -> list[int]:

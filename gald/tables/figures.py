@@ -55,7 +55,8 @@ _STYLE: Any = {
 
 
 @contextmanager
-def _styled() -> Iterator[None]:
+def styled() -> Iterator[None]:
+    """Draw in the house's style, whatever the user's own matplotlib settings are."""
     import matplotlib as mpl
 
     with mpl.rc_context():
@@ -69,7 +70,7 @@ def color(content: Content, row: str) -> str:
     return COLORS[content.rows.index(row) % len(COLORS)]
 
 
-@_styled()
+@styled()
 def scores_svg(content: Content) -> bytes:
     """Plot each score of each row: a dot for the mean, a bar for +- one standard deviation, a tick for each seed.
 
@@ -125,7 +126,7 @@ def _widen(axes: Axes) -> None:
     axes.set_xlim(low - missing / 2, high + missing / 2)
 
 
-@_styled()
+@styled()
 def loss_svg(content: Content) -> bytes | None:
     """Plot the training loss of each run against the iteration, a line for each seed, on a logarithmic scale.
 
