@@ -8,11 +8,8 @@ Padding with zeros follows the normalisation there and here, so nothing is lost 
 
 from __future__ import annotations
 
-import pickle
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,13 +17,12 @@ from torch import Tensor
 from gald.datasets import load_spec
 from gald.errors import ModelError
 from gald.models import released, weights
+from gald.models.backbone._checkpoint import read, tensors
 from gald.models.backbone._features import IMAGENET, Normalisation
-from gald.models.backbone._pretrained import tensors
 from gald.models.released import Released
 from gald.models.segmentor import Segmentor, build_segmentor
 
 _CITYSCAPES = 19
-_PREFIX = "module."  # of checkpoints saved from a parallel wrapper
 _COUNTER = "num_batches_tracked"
 _OWN = ("mean", "std")  # buffers of ours that no released network has
 
@@ -80,55 +76,6 @@ def import_weights(file: Path, net: str, classes: int, out: Path, *, rgb: bool |
     weights.save(out, model, origin.model, _class_names(classes))
     images = "RGB with ImageNet's mean and deviation" if rgb else "BGR with Caffe's mean"
     return f"{out}: {net} of {classes} classes, all {len(names)} tensors of {file}, which was trained on {images}"
-
-
-def read(file: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint, without running any code of it.
-
-    Parameters
-    ----------
-    file : Path
-        What `torch.save` wrote: a state dict, or a dictionary that holds one under ``state_dict``.
-
-    Returns
-    -------
-    dict of str to Tensor
-        On the CPU, without counters of batch norm, without the prefix ``module.`` where all names have it.
-
-    Raises
-    ------
-    ModelError
-        No such file, a damaged one, one that holds more than tensors, or none.
-    """
-    content = _content(file)
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content:
-        raise ModelError(f"{file} holds no state dict, neither by itself nor under 'state_dict'")
-    others = [
-        str(name) for name, value in content.items() if not isinstance(name, str) or not isinstance(value, Tensor)
-    ]
-    if others:
-        raise ModelError(f"{file} holds entries that are no tensors: {', '.join(others)}; give a state dict")
-    state = tensors(content)
-    if all(name.startswith(_PREFIX) for name in state):
-        state = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}
-    return state
-
-
-def _content(file: Path) -> Any:
-    if not file.is_file():
-        raise ModelError(f"no checkpoint at {file}; check the path")
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no checkpoint make torch raise nearly anything
-        wanted = re.search(r"GLOBAL (\w+(?:\.\w+)+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if wanted is None:
-            raise ModelError(f"{file} is damaged or no checkpoint of tensors alone; fetch it again") from error
-        raise ModelError(  # torch's own message advises to run the code
-            f"{file} is refused: it holds more than tensors, and reading it would call {wanted[1]}; only a state dict "
-            "of tensors is read, so ask its owner for one"
-        ) from error
 
 
 def _unfilled(origin: Released, classes: int) -> Segmentor:

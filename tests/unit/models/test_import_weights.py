@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 import gald
-from gald.commands.import_weights import import_weights, read
+from gald.commands.import_weights import import_weights
 from gald.datasets import load_spec
 from gald.errors import ModelError
 from gald.models import released
+from gald.models.backbone._checkpoint import read
 from gald.models.segmentor import Segmentor, build_segmentor
 from gald.params import AuxHead, Choice, ModelParams
 
@@ -101,7 +102,7 @@ def saved(state, tmp_path, **options):
     return tmp_path / "in.pth"
 
 
-@pytest.mark.parametrize("form", ["plain", "prefixed", "nested", "both", "no counters", "legacy"])
+@pytest.mark.parametrize("form", ["plain", "prefixed", "nested", "both", "model", "no counters", "legacy"])
 def test_every_form_of_a_checkpoint_gives_the_same_file(small, tmp_path, form):
     plain, state = small[1], OrderedDict(small[1])
     state._metadata = {"": {"version": 1}}  # as `state_dict` leaves it
@@ -112,6 +113,8 @@ def test_every_form_of_a_checkpoint_gives_the_same_file(small, tmp_path, form):
         assert len(state) < len(plain)
     if form in ("nested", "both"):
         state = {"state_dict": state, "epoch": 3, "optimizer": {"lr": 0.01}}
+    if form == "model":
+        state = {"model": state}
     file = saved(state, tmp_path, _use_new_zipfile_serialization=form != "legacy")
     found = read(file)
     assert found.keys() == {name for name in plain if not name.endswith("num_batches_tracked")}
