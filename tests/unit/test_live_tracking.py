@@ -1,0 +1,374 @@
+import contextlib
+import dataclasses
+import gc
+import json
+import logging
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import warnings
+
+import pytest
+
+from gald import follow, locking, paths, tracking
+from gald.files import sha256, write_json, write_text
+from gald.tables.run import build_table
+from gald.tracking import _live
+from gald.tracking._curves import points, read_lines
+from gald.tracking._store import Store
+from tests.unit.tables.conftest import TABLE, write_params, write_run
+
+IDENTITY = {"params": "p" * 64, "data": "a" * 64}
+CODE = {"commit": "0123456789abcdef"}
+START = follow._start_follower
+OLD, NEW = "c" * 64, "d" * 64
+
+
+@pytest.fixture
+def suite(tmp_path, monkeypatch):
+    """Two runs without results, in an empty repository root; no training of theirs starts a follower by itself."""
+    monkeypatch.chdir(tmp_path)
+    # Absolute, since MLflow keeps one connection for each address and tests share the process.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv(follow.SWITCH, "1")
+    monkeypatch.setattr(follow, "_start_follower", lambda: None)
+    loaded = write_params(tmp_path, {"components": TABLE}, {"components": {"datasets": ["camvid"], "seeds": [0]}})
+    return loaded
+
+
+@pytest.fixture
+def run(suite):
+    return suite.runs[0]
+
+
+def announce(run, codes=(OLD,)):
+    follow.announce(run, {"params": run.digest(), "data": "a" * 64}, CODE, codes)
+    return next(card for card in follow.cards() if card.run == run.name)
+
+
+def write_line(run, iteration, **changes):
+    line = {"iteration": iteration, "loss": 2.0 / iteration, "aux_loss": 0.0, "timestamp": time.time()} | changes
+    path = paths.growing_history(run.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+@contextlib.contextmanager
+def training(run):
+    with locking.held(run.name, wait_s=0):
+        yield
+
+
+# What a training does about it: no MLflow, and next to no time.
+
+
+@pytest.mark.parametrize("word", ["0", "off", "No", "false"])
+def test_switched_off_nothing_is_left_and_nothing_started(run, monkeypatch, word):
+    monkeypatch.setenv(follow.SWITCH, word)
+    monkeypatch.setattr(follow, "_start_follower", pytest.fail)
+    follow.announce(run, IDENTITY, CODE, [OLD])
+    assert not paths.STATE.exists()
+
+
+def test_a_card_says_who_trains_and_a_follower_is_started_once(run, monkeypatch):
+    started = []
+    monkeypatch.setattr(follow, "_start_follower", lambda: started.append(1))
+    card = announce(run)
+    assert (card.run, card.row, card.seed, card.commit) == (run.name, "ga", 0, "0123456789abcdef")
+    assert card.values["model"]["aggregation"]["name"] == "cgnl"
+    assert card.origin == follow.Origin(run.digest(), "a" * 64, (OLD,))
+    with locking.held(follow.follower_lock(), wait_s=0):
+        announce(run)
+    assert started == [1]
+
+
+def test_announcing_takes_milliseconds_and_costs_a_warning_at_worst(run, monkeypatch, caplog):
+    taken = []
+    for _ in range(5):
+        began = time.perf_counter()
+        announce(run)
+        taken.append(time.perf_counter() - began)
+    assert min(taken) < 0.005
+    shutil.rmtree(paths.STATE)
+    write_text(paths.STATE, "not a folder")
+    with caplog.at_level(logging.WARNING, logger="gald"):
+        follow.announce(run, IDENTITY, CODE, [OLD])
+    assert "not shown in the tracking store while it runs" in caplog.text
+
+
+def test_a_card_is_withdrawn_unless_a_newer_one_lies_there(run):
+    first = announce(run)
+    second = announce(run)
+    follow.withdraw(first)
+    assert [card.began for card in follow.cards()] == [second.began]
+    follow.withdraw(second)
+    assert not list(follow.cards())
+    write_text(paths.live_card(run.name), "{")  # cut short by a crash of the machine
+    assert not list(follow.cards())
+
+
+def test_the_command_ends_at_once_beside_another_follower(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths.STATE.mkdir()
+    command = [sys.executable, "-m", "gald.cli", "track", "--follow"]
+    with locking.held(follow.follower_lock(), wait_s=0):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        assert "another process follows" in done.stderr
+        _live.follow()  # also if it comes between the look and the lock
+    assert not paths.follow_log().exists()
+
+
+# What is read.
+
+
+def test_a_last_line_cut_short_is_left_for_the_next_time(run):
+    write_line(run, 10)
+    path = paths.growing_history(run.name)
+    with path.open("a") as file:
+        file.write('{"iteration": 20, "loss": 1')
+    assert [line["iteration"] for line in read_lines(path)] == [10]
+    with path.open("a") as file:
+        file.write('.5, "timestamp": 1.0}\n')
+    assert [(name, value, step) for name, value, _, step in points(read_lines(path))][-1] == ("loss", 1.5, 20)
+    assert read_lines(path.with_name("absent")) == []
+
+
+def test_the_stage_is_read_from_lock_and_record(run):
+    card = announce(run)
+    assert _live.stage(card) == "KILLED"
+    with training(run):
+        assert _live.stage(card) == "RUNNING"
+        write_run(run, 0.6)
+        assert _live.stage(card) == "FINISHED"
+    other = dataclasses.replace(card.origin, data="b" * 64)
+    assert _live.stage(dataclasses.replace(card, origin=other)) == "KILLED"
+
+
+def test_a_silent_training_of_another_machine_is_dead_after_a_while(run):
+    paths.run_json(run.name).unlink(missing_ok=True)
+    card = dataclasses.replace(announce(run), host="elsewhere")
+    assert _live.stage(card) == "RUNNING"  # its lock may not be seen from here
+    assert _live.stage(dataclasses.replace(card, began=time.time() - 3600)) == "KILLED"
+    write_line(run, 10)
+    assert _live.stage(dataclasses.replace(card, began=time.time() - 3600)) == "RUNNING"
+
+
+# A store that does not answer.
+
+
+def follow_for(run, seconds, **options):
+    """Follow in a thread while `run` trains for a while; return how long the follower stayed after that."""
+    thread = threading.Thread(target=_live.follow, kwargs={"every_s": 0.1, "linger_s": 0.2} | options)
+    with training(run):
+        announce(run)
+        write_line(run, 10)
+        thread.start()
+        time.sleep(seconds)
+        assert thread.is_alive()
+    ended = time.monotonic()
+    thread.join(20)
+    assert not thread.is_alive()
+    return time.monotonic() - ended
+
+
+def test_a_dead_server_is_tried_ever_more_rarely_and_the_card_stays(run, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with caplog.at_level(logging.WARNING, logger="gald"):
+        assert follow_for(run, 1.0) < 2
+    waits = [record.message.rpartition("next try in ")[2] for record in caplog.records]
+    assert 2 <= len(waits) <= 4  # after 0.2, 0.4 and 0.8 s
+    assert [card.run for card in follow.cards()] == [run.name]  # for `gald track`
+
+
+def test_the_follower_ends_when_its_folder_goes_away(run, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    thread = threading.Thread(target=_live.follow, kwargs={"every_s": 60.0, "linger_s": 60.0})
+    with training(run):
+        announce(run)
+        thread.start()
+        time.sleep(0.3)
+        shutil.rmtree(paths.STATE)
+        thread.join(5)
+    assert not thread.is_alive()
+    assert not paths.STATE.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", ["", "HTTP/1.1 507 Insufficient Storage\r\nContent-Length: 0\r\n\r\n"])
+def test_a_silent_or_full_server_is_waited_for_with_bounds(run, tmp_path, answer):
+    """The whole command, since MLflow reads its bounds when it is imported."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        if answer:
+            threading.Thread(target=refuse, args=(server, answer.encode()), daemon=True).start()
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with training(run):
+            announce(run)
+            write_line(run, 10)
+            follower = subprocess.Popen(
+                [sys.executable, "-m", "gald.cli", "track", "--follow"],
+                env=os.environ | {"MLFLOW_TRACKING_URI": uri},
+                stderr=subprocess.DEVNULL,
+            )
+            deadline = time.monotonic() + 40
+            log = paths.follow_log()
+            while not (log.exists() and "next try" in log.read_text()):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        paths.STATE.rename("elsewhere")
+        assert follower.wait(15) == 0
+
+
+def refuse(server, answer):
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+
+# The store itself.
+
+
+@contextlib.contextmanager
+def store():
+    """The store in the current folder; MLflow's own warnings and open connections stay out of the test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield Store(tracking.store_uri())
+        gc.collect()
+
+
+def curve(opened, entry, name="loss"):
+    found = opened._client.get_metric_history(entry.info.run_id, name)
+    return sorted((point.step, point.value) for point in found)
+
+
+@pytest.mark.slow
+def test_one_entry_from_the_first_interval_through_a_restart_to_the_scores(suite, run):
+    identity = f"run:{run.name}"
+    with store() as opened:
+        with training(run):
+            told = _live.Told(opened, announce(run))
+            write_line(run, 10, validation={"mean_iou": 0.25})
+            assert told.tell() == "RUNNING"
+            first = opened.find(identity)
+            assert first.info.status == "RUNNING"
+            assert first.data.tags["mlflow.parentRunId"] == opened.find("benchmark:tiny/camvid").info.run_id
+            assert first.data.params["model.aggregation.name"] == "cgnl"
+            assert first.data.metrics == {"loss": 0.2, "aux_loss": 0.0, "validation/mean_iou": 0.25}
+            write_line(run, 20)
+            write_line(run, 30)
+            told.tell()
+            assert curve(opened, first) == [(10, 0.2), (20, 0.1), (30, 2 / 30)]
+        assert told.tell() == "KILLED"  # the process is gone
+        dead = opened.find(identity)
+        assert (dead.info.status, dead.info.run_id) == ("KILLED", first.info.run_id)
+        assert dead.data.tags["gald.interrupted"].startswith("at iteration 30 of ")
+        assert not list(follow.cards())
+
+        with training(run):  # goes on from iteration 10, with other code, another loader and new times
+            lines = read_lines(paths.growing_history(run.name))
+            write_text(paths.growing_history(run.name), json.dumps(lines[0]) + "\n")
+            params = run.params.model_copy(update={"train": run.params.train.model_copy(update={"workers": 7})})
+            told = _live.Told(opened, announce(dataclasses.replace(run, params=params), codes=(OLD, NEW)))
+            for iteration in (20, 30, 40):
+                write_line(run, iteration)
+            told.tell()
+            again = opened.find(identity)
+            assert (again.info.status, again.info.run_id) == ("RUNNING", first.info.run_id)
+            assert "gald.interrupted" not in again.data.tags
+            assert [step for step, _ in curve(opened, again)] == [10, 20, 30, 40]  # no step twice
+
+            write_run(run, 0.6, code=NEW)  # with another history, whose later part was never told
+            record = json.loads(paths.run_json(run.name).read_text())
+            write_json(paths.run_json(run.name), record | {"resumed_from": [{"code": OLD}]})
+            assert told.tell() == "FINISHED"
+        assert opened.find(identity).info.status == "FINISHED"
+        write_metrics(run)
+        item = next(item for item in tracking.items(suite) if item.identity == identity)
+        assert opened.show(item)
+        whole = opened.find(identity)
+        assert (whole.info.status, whole.info.run_id) == ("FINISHED", first.info.run_id)
+        assert whole.data.metrics["mean_iou"] == 0.6
+        steps = [step for step, _ in curve(opened, whole)]
+        assert len(steps) == len(set(steps))
+        assert steps[-1] == 300
+        assert not opened.show(item)
+
+        with training(run):  # trained again from the start: another curve, so another entry
+            paths.run_json(run.name).unlink()
+            paths.growing_history(run.name).unlink()
+            _live.Told(opened, announce(run, codes=(NEW,))).tell()
+            assert opened.find(identity).info.run_id != first.info.run_id
+
+
+def write_metrics(run):
+    """Let the metrics belong to the run.json that lies there."""
+    metrics = json.loads(paths.metrics(run.name).read_text())
+    write_json(paths.metrics(run.name), metrics | {"run_sha256": sha256(paths.run_json(run.name))})
+
+
+@pytest.mark.slow
+def test_track_closes_the_dead_and_puts_away_what_params_no_longer_list(suite, tmp_path, monkeypatch):
+    monkeypatch.setattr(_live, "_SILENT_S", 0.0)
+    with store() as opened:
+        for run in suite.runs:
+            with training(run):
+                card = announce(run)
+                write_line(run, 10)
+                _live.Told(opened, card).tell()
+        follow.withdraw(card)  # the second one's: its entry alone tells that it ran
+    assert tracking.track([suite])
+    with store() as opened:
+        for run in suite.runs:
+            assert opened.find(f"run:{run.name}").info.status == "KILLED"
+    assert not list(follow.cards())
+
+    for run in suite.runs:
+        write_run(run, 0.6)
+    build_table(suite, "components")
+    assert tracking.track([suite])
+    left = {key: value for key, value in TABLE.items() if key not in ("main", "labels")}
+    left["rows"] = {"ga": TABLE["rows"]["ga"]}
+    smaller = write_params(tmp_path, {"components": left}, {"components": {"datasets": ["camvid"], "seeds": [0]}})
+    assert tracking.track([smaller])
+    with store() as opened:
+        shown = opened.entries()
+    assert set(shown) == {"benchmark:tiny/camvid", "run:tiny/camvid/ga-seed0", "table:tiny/components"}
+
+
+@pytest.mark.slow
+def test_a_training_starts_a_follower_that_shows_it_and_ends(run, monkeypatch):
+    monkeypatch.setattr(follow, "_start_follower", START)
+    with training(run):
+        announce(run)
+        write_line(run, 10)
+        log, deadline = paths.follow_log(), time.monotonic() + 120
+        while not locking.is_held(follow.follower_lock()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        holder = int(paths.lock(follow.follower_lock()).read_text().split()[1])
+        assert os.getpriority(os.PRIO_PROCESS, holder) == 19
+        assert os.getsid(holder) != os.getsid(0)
+        while not shown(run):
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
+    while list(follow.cards()):
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    paths.STATE.rename("elsewhere")
+    assert follow._started.pop().wait(60) == 0
+
+
+def shown(run):
+    """Whether the database has the run's first point; asked without MLflow, which would make the tables itself."""
+    with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect("mlflow.db")) as database:
+        return database.execute("select count(*) from metrics where key = 'loss' and step = 10").fetchone()[0] == 1
+    return False
