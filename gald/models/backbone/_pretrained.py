@@ -187,8 +187,12 @@ def _allowed(names: State, allow_missing: Sequence[str], spell: Callable[[str], 
     """Names that may be missing, of those the backbone has."""
     allowed: set[str] = set()
     for entry in allow_missing:
-        start = f"{spell(entry.rstrip('.'))}."
-        some = {name for name in names if f"{spell(name)}.".startswith(start)}
+        plain = entry.rstrip(".")
+        some = {
+            name
+            for name in names
+            if f"{name}.".startswith(f"{plain}.") or f"{spell(name)}.".startswith(f"{spell(plain)}.")
+        }
         if not some:
             raise ModelError(
                 f"allow_missing: no tensor of the backbone is called {entry!r} or begins with {entry + '.'!r}; its "

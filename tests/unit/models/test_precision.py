@@ -1,0 +1,78 @@
+"""Half and double precision against float32: whole networks, forward and backward."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from gald.models.segmentor import Segmentor, build_segmentor
+from gald.params import AuxHead, Choice, ModelParams
+
+# largest difference of the logits, in units of their largest value, and of the gradient, in units of its norm
+TOLERANCES = {torch.bfloat16: (0.05, 0.2), torch.float16: (0.01, 0.06)}
+SCALE = 2.0**12  # of the loss, as a gradient scaler has it: small gradients would vanish in float16
+BACKBONES = {
+    "tiny": {"name": "tiny", "width": 16},
+    "timm": {"name": "timm", "model": "test_resnet", "fuse": "add", "fuse_channels": 16},
+}
+REDUCTIONS = {"mask": {"reductions": 2}}  # the feature has 9x12 positions
+BLOCKS = [("cgnl", "mask"), ("psp", "affinity"), ("non_local", "none"), ("ema", "affinity")]
+
+pytestmark = pytest.mark.filterwarnings("ignore:distribution mask")
+
+
+def network(backbone: str, aggregation: str, distribution: str) -> Segmentor:
+    torch.manual_seed(0)
+    params = ModelParams(
+        backbone=Choice.model_validate(BACKBONES[backbone]),
+        channels=16,
+        aggregation=Choice(name=aggregation),
+        aggregation_stride=1,
+        distribution=Choice.model_validate({"name": distribution, **REDUCTIONS.get(distribution, {})}),
+        aux_head=AuxHead(channels=8, relu=True, dropout=0.0),
+        align_corners=True,
+    )
+    return build_segmentor(params, 5)
+
+
+def images() -> Tensor:
+    return torch.rand(2, 3, 72, 96, generator=torch.Generator().manual_seed(1))
+
+
+def step(model: Segmentor, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
+    """Logits of both heads after one forward pass in training mode, and the gradient of their mean square."""
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+        output = model(images(), with_aux=True)
+    assert output.logits.dtype == output.aux_logits.dtype == torch.float32
+    logits = torch.cat([output.logits, output.aux_logits])
+    model.zero_grad()
+    (SCALE * logits.square().mean()).backward()
+    gradients = [part.grad.flatten() / SCALE for part in model.parameters() if part.grad is not None]
+    assert all(gradient.dtype == torch.float32 and gradient.isfinite().all() for gradient in gradients)
+    return logits.detach(), torch.cat(gradients)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize(("aggregation", "distribution"), BLOCKS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_autocast_agrees_with_float32(backbone, aggregation, distribution, dtype):
+    model = network(backbone, aggregation, distribution)
+    if aggregation == "ema":
+        model.eval()  # its moving average changes with every pass in training
+    logits, gradient = step(model, None)
+    found, found_gradient = step(model, dtype)
+    of_logits, of_gradient = TOLERANCES[dtype]
+    assert (found - logits).abs().max() < of_logits * logits.abs().max()
+    assert (found_gradient - gradient).norm() < of_gradient * gradient.norm()
+    assert not torch.equal(found, logits)  # otherwise nothing ran in half precision
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("aggregation", "distribution"), BLOCKS)
+def test_whole_model_in_one_precision(aggregation, distribution, dtype):
+    model = network("tiny", aggregation, distribution).eval()
+    with torch.no_grad():
+        expected = model(images()).logits
+        found = model.to(dtype)(images().to(dtype)).logits
+    assert found.isfinite().all()
+    tolerance = 1e-5 if dtype == torch.float64 else 2 * TOLERANCES[dtype][0]
+    assert (found.double() - expected).abs().max() < tolerance * expected.abs().max()
