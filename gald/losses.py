@@ -1,22 +1,31 @@
 """Pixel losses: cross-entropy, its online hard example mining, and the weighting of the auxiliary head.
 
-All logits come at the size of the mask; every loss is a sum over pixels divided by their number, so that a batch in
-which all pixels are ignored gives 0 with zero gradients and not NaN.
+Scores come as the heads leave them and are resized to the mask on the way, strip by strip. A loss is a sum over pixels
+divided by a count that the caller may give, so that micro-batches and devices with unequal numbers of ignored pixels
+add up to what one batch would give. Where all pixels are ignored it is 0 with zero gradients and not NaN.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
 
-from jaxtyping import Float, Int64
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from jaxtyping import Float, Integer
 from torch import Tensor
-from torch.nn import functional
 
+from gald._pixel_loss import HardPixels, PixelSums, Rule, check_classes
 from gald.datasets import IGNORE_INDEX
+from gald.errors import ModelError, ParamsError
 from gald.models.segmentor import SegmentorOutput
 from gald.params import TrainParams
 
-Logits = Float[Tensor, "n k h w"]
-Mask = Int64[Tensor, "n h w"]
+__all__ = ["HardPixels", "Losses", "pixel_loss", "segmentation_loss", "valid_weight"]
+
+Scores = Float[Tensor, "n k h w"]
+Mask = Integer[Tensor, "n height width"]
 Scalar = Float[Tensor, ""]
+ClassWeights = Sequence[float] | Tensor
 
 
 class Losses(NamedTuple):
@@ -37,87 +46,189 @@ class Losses(NamedTuple):
     aux: Scalar | None
 
 
-def cross_entropy(logits: Logits, mask: Mask, *, ignore_index: int = IGNORE_INDEX) -> Scalar:
-    """Mean cross-entropy over the pixels that are not ignored, 0 where there is none.
+def valid_weight(
+    mask: Mask,
+    num_classes: int,
+    class_weights: ClassWeights | None = None,
+    *,
+    ignore_index: int = IGNORE_INDEX,
+) -> Scalar:
+    """What a sum of pixel losses is divided by: the valid pixels' number, or their classes' weights added up.
 
     Parameters
     ----------
-    logits : Tensor
-        float32 (N, K, H, W).
     mask : Tensor
-        int64 (N, H, W), classes in [0, K) or `ignore_index`.
+        uint8 or int64 (N, H, W), classes in [0, K) or `ignore_index`.
+    num_classes : int
+        Number of classes K.
+    class_weights : sequence of float or Tensor, optional
+        (K), as `torch.nn.functional.cross_entropy` takes them.
     ignore_index : int
         Value of pixels that do not count.
+
+    Returns
+    -------
+    Tensor
+        float64 scalar; 0 where every pixel is ignored.
+
+    Raises
+    ------
+    DatasetError
+        The mask (on the CPU) holds something else than classes and `ignore_index`.
+    ParamsError
+        Not as many weights as classes.
 
     Examples
     --------
-    >>> import torch
-    >>> logits = torch.tensor([[[[0.0, 9.0]], [[0.0, -9.0]]]])
-    >>> round(cross_entropy(logits, torch.tensor([[[1, 255]]])).item(), 4)
-    0.6931
+    >>> mask = torch.tensor([[[0, 1, 1, 255]]])
+    >>> valid_weight(mask, 2).item(), valid_weight(mask, 2, [0.5, 2.0]).item()
+    (3.0, 4.5)
     """
-    count = (mask != ignore_index).sum().clamp(min=1)
-    return functional.cross_entropy(logits, mask, ignore_index=ignore_index, reduction="sum") / count
+    valid = mask != ignore_index
+    target = torch.where(valid, mask, 0).long()
+    if target.device.type == "cpu" and target.numel():
+        check_classes(target, num_classes, ignore_index)
+    weights = _weights(class_weights, num_classes, torch.float64, mask.device)
+    if weights is None:
+        return valid.sum().double()
+    return torch.where(valid, weights[target], 0).sum()
 
 
-def ohem(logits: Logits, mask: Mask, *, threshold: float, min_kept: int, ignore_index: int = IGNORE_INDEX) -> Scalar:
-    """Mean cross-entropy over the hard pixels: online hard example mining.
+def pixel_loss(
+    scores: Scores,
+    mask: Mask,
+    *,
+    align_corners: bool,
+    denominator: Tensor | float | None = None,
+    class_weights: ClassWeights | None = None,
+    label_smoothing: float = 0.0,
+    hard: HardPixels | None = None,
+    ignore_index: int = IGNORE_INDEX,
+) -> Scalar:
+    """Cross-entropy of scores resized bilinearly to the mask, over all valid pixels or the hard ones.
 
-    A pixel is hard where the probability of its true class is at most `threshold`. If fewer than `min_kept` are, the
-    `min_kept` hardest are taken (with all that tie with the last of them); if the batch has fewer valid pixels than
-    that, all.
+    Beyond scores and mask it holds the scores' gradient, one image's scores at the mask's width, and a strip of a few
+    MiB: no logits at the mask's size. Computed in float32 (float64 scores: in float64), under autocast too. Scores of
+    the mask's size are taken as they are.
 
     Parameters
     ----------
-    logits : Tensor
-        float32 (N, K, H, W).
+    scores : Tensor
+        (N, K, h, w) of any floating precision.
     mask : Tensor
-        int64 (N, H, W), classes in [0, K) or `ignore_index`.
-    threshold : float
-        Probability in [0, 1].
-    min_kept : int
-        Pixels kept in the batch at least.
+        uint8 or int64 (N, H, W), classes in [0, K) or `ignore_index`.
+    align_corners : bool
+        Convention of the resize; the model's.
+    denominator : Tensor or float, optional
+        What the sum is divided by; `valid_weight` of this mask if left out. Not with `hard`, whose pixels are known
+        only here.
+    class_weights : sequence of float or Tensor, optional
+        (K), the weight of a pixel by its true class.
+    label_smoothing : float
+        Share of the target in [0, 1) that is spread over all classes.
+    hard : HardPixels, optional
+        Online hard example mining: the mean over the hard pixels of these scores alone.
     ignore_index : int
         Value of pixels that do not count.
+
+    Returns
+    -------
+    Tensor
+        Scalar of the precision computed in; 0 where nothing counts.
+
+    Raises
+    ------
+    DatasetError
+        The mask (on the CPU) holds something else than classes and `ignore_index`.
+    ModelError
+        Scores and mask are not of as many images.
+    ParamsError
+        Not as many weights as classes, or a denominator together with `hard`.
 
     References
     ----------
     Shrivastava, Gupta, Girshick: Training Region-based Object Detectors with Online Hard Example Mining, CVPR 2016.
-    The rule is that of the GALD paper's released code and agrees with its numbers.
+    Which pixels are hard is the rule of the GALD paper's released code, and agrees with its numbers.
+    Szegedy et al.: Rethinking the Inception Architecture, CVPR 2016, section 7: label smoothing.
+
+    Examples
+    --------
+    >>> scores = torch.tensor([[[[0.0, 9.0]], [[0.0, -9.0]]]])
+    >>> round(pixel_loss(scores, torch.tensor([[[1, 255]]]), align_corners=True).item(), 4)
+    0.6931
     """
-    losses = functional.cross_entropy(logits, mask, ignore_index=ignore_index, reduction="none")
-    valid = mask != ignore_index
-    losses = losses[valid]
-    if losses.numel() == 0 or min_kept > losses.numel():
-        return losses.sum() / max(1, losses.numel())
-    probabilities = losses.detach().neg().exp()  # of the true class
-    hard = probabilities <= threshold
-    if int(hard.sum()) < min_kept:
-        hardest = probabilities.topk(min_kept, largest=False, sorted=False).values  # a selection, no full sort
-        hard = probabilities <= hardest.max()
-    return losses[hard].mean()
+    if mask.ndim != 3 or scores.ndim != 4 or len(scores) != len(mask):
+        raise ModelError(
+            f"scores of shape {tuple(scores.shape)} do not fit a mask of shape {tuple(mask.shape)}; give (N, K, h, w) "
+            "and (N, H, W)"
+        )
+    if hard is not None and denominator is not None:
+        raise ParamsError("the hard pixels are divided by their own number; leave out denominator, or hard")
+    dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    weights = _weights(class_weights, scores.shape[1], dtype, scores.device)
+    rule = Rule(align_corners, weights, label_smoothing, hard, ignore_index)
+    total, weight = cast(tuple[Tensor, Tensor], PixelSums.apply(scores, mask, rule))  # type: ignore[no-untyped-call]
+    divisor = torch.as_tensor(weight if denominator is None else denominator, dtype=torch.float64, device=total.device)
+    return (total / torch.where(divisor == 0, 1.0, divisor)).to(dtype)
 
 
-def segmentation_loss(output: SegmentorOutput, mask: Mask, params: TrainParams) -> Losses:
+def segmentation_loss(
+    output: SegmentorOutput,
+    mask: Mask,
+    params: TrainParams,
+    *,
+    align_corners: bool,
+    denominator: Tensor | float | None = None,
+) -> Losses:
     """Loss of both heads at the mask's size.
 
     Hard example mining applies to the main head; the auxiliary head learns from all pixels, since its task is to
-    train the backbone's earlier stages.
+    train the backbone's earlier stages. Class weights and label smoothing apply to both.
 
     Parameters
     ----------
     output : SegmentorOutput
-        Logits of the main head and, where it was asked for, of the auxiliary head.
+        Scores of the main head and, where it was asked for, of the auxiliary head, of any size.
     mask : Tensor
-        int64 (N, H, W).
+        uint8 or int64 (N, H, W).
     params : TrainParams
-        Uses `loss` and `aux_weight`.
+        Uses `loss`, `aux_weight` and `micro_batches`.
+    align_corners : bool
+        Convention of the resize; the model's.
+    denominator : Tensor or float, optional
+        `valid_weight` of all micro-batches together, for losses that are added up over them; if left out, that of this
+        mask. Hard pixels are chosen, and their mean taken, in each micro-batch by itself, and it counts for its share
+        of the micro-batches.
     """
-    if params.loss.name == "ohem":
-        main = ohem(output.logits, mask, threshold=params.loss.threshold, min_kept=params.loss.min_kept)
+    loss = params.loss
+
+    def of(scores: Tensor, divisor: Tensor | float | None, hard: HardPixels | None) -> Scalar:
+        return pixel_loss(
+            scores,
+            mask,
+            align_corners=align_corners,
+            denominator=divisor,
+            class_weights=loss.class_weights,
+            label_smoothing=loss.label_smoothing,
+            hard=hard,
+        )
+
+    if loss.name == "ohem":
+        main = of(output.logits, None, HardPixels(loss.threshold, loss.min_kept))
+        main = main if denominator is None else main / params.micro_batches
     else:
-        main = cross_entropy(output.logits, mask)
+        main = of(output.logits, denominator, None)
     if output.aux_logits is None:
         return Losses(total=main, main=main, aux=None)
-    aux = cross_entropy(output.aux_logits, mask)
+    aux = of(output.aux_logits, denominator, None)
     return Losses(total=main + params.aux_weight * aux, main=main, aux=aux)
+
+
+def _weights(given: ClassWeights | None, num_classes: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    if given is None:
+        return None
+    if len(given) != num_classes:
+        raise ParamsError(
+            f"train.loss.class_weights: found {len(given)} weights for {num_classes} classes; give each one"
+        )
+    return torch.as_tensor(given, dtype=dtype, device=device)
