@@ -48,8 +48,23 @@ class Work(NamedTuple):
     arguments: tuple[Any, ...] = ()
 
 
+class Held(NamedTuple):
+    """One run that was watched: its peak memory in bytes beyond what was there, and its seconds.
+
+    The seconds are those of an allocator that gives everything back; `seconds` takes better ones.
+    """
+
+    peak_bytes: int
+    seconds: float
+
+
 def peak_bytes(work: Work, *, threads: int) -> int:
-    """Most memory held at a time by one run of the work, beyond what was held before it.
+    """Most memory held at a time by one run of the work, beyond what was held before it; see `held`."""
+    return held(work, threads=threads).peak_bytes
+
+
+def held(work: Work, *, threads: int) -> Held:
+    """Watch one run of the work, which the process has done once before.
 
     Parameters
     ----------
@@ -65,7 +80,7 @@ def peak_bytes(work: Work, *, threads: int) -> int:
     """
     if not _STATUS.exists():
         raise GaldError(f"{_STATUS} is missing: peak memory can be measured on Linux alone")
-    return int(_apart("peak", [work], threads, 1)[0])
+    return Held(*_apart("peak", [work], threads, 1))
 
 
 def seconds(works: Sequence[Work], *, threads: int, rounds: int) -> list[tuple[float, ...]]:
@@ -98,15 +113,16 @@ def _ready(work: Sequence[Any]) -> Callable[[], object]:
     return run
 
 
-def _own_peak(run: Callable[[], object]) -> int:
+def _own_peak(run: Callable[[], object]) -> Held:
     """Peak of this process during a second run, beyond what it held before that run."""
     run()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     _REFERENCES.write_text(_RESET_HIGH_WATER)
     before = _status("VmRSS")
+    start = time.perf_counter()
     run()
-    return _status("VmHWM") - before
+    return Held(_status("VmHWM") - before, time.perf_counter() - start)
 
 
 def _status(field: str) -> int:
@@ -137,7 +153,7 @@ def _main(asked: str) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     if what == "peak":
-        found: list[Any] = [_own_peak(_ready(works[0]))]
+        found: list[Any] = list(_own_peak(_ready(works[0])))
     else:
         keep_freed_memory()
         found = _own_seconds([_ready(work) for work in works], rounds)

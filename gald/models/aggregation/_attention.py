@@ -1,8 +1,8 @@
 """Exact softmax attention over all positions whose memory grows with the positions, not with their square.
 
 Torch's fused attention does it where queries, keys and values are of one width, and falls back to the whole L x L
-matrix, in silence, where values are wider than keys. There a block of queries is compared with all keys at a time; what
-is kept for the backward pass is one number a query, from which the weights of a block are made again.
+matrix, in silence, where values are wider than keys. There a block of queries is compared with all keys at a time; the
+backward pass makes a block's weights again.
 
 References
 ----------
@@ -35,39 +35,43 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         precise = torch.promote_types(value.dtype, torch.float32)
         out = value.new_empty(value.shape[0], value.shape[1], query.shape[2])
-        normaliser = torch.empty(query.shape[0], query.shape[2], 1, dtype=precise, device=value.device)
         with torch.autocast(query.device.type, enabled=False):
-            for image in range(len(query)):
+            for image in range(query.shape[0]):
                 q, k, v = query[image].to(precise), key[image].to(precise), value[image]
                 for block in _blocks(q.shape[1], k.shape[1]):
-                    weights = q[:, block].T @ k  # (queries of the block, L)
-                    largest = weights.amax(1, keepdim=True)
-                    total = weights.sub_(largest).exp_().sum(1, keepdim=True)
-                    normaliser[image, block] = largest + total.log()
-                    out[image, :, block] = v @ weights.div_(total).to(v.dtype).T
-        ctx.save_for_backward(query, key, value, out, normaliser)
+                    weights = (q[:, block].T @ k).softmax(1)  # (queries of the block, L)
+                    out[image, :, block] = v @ weights.to(v.dtype).T
+        ctx.save_for_backward(query, key, value)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value, out, normaliser = ctx.saved_tensors
-        precise = normaliser.dtype
+        query, key, value = ctx.saved_tensors
+        precise = torch.promote_types(value.dtype, torch.float32)
         of_query, of_key, of_value = (torch.zeros_like(part, dtype=precise) for part in (query, key, value))
         with torch.autocast(query.device.type, enabled=False):
-            for image in range(len(query)):
+            for image in range(query.shape[0]):
                 q, k, v, g = query[image].to(precise), key[image].to(precise), value[image], grad[image]
                 for block in _blocks(q.shape[1], k.shape[1]):
-                    weights = (q[:, block].T @ k).sub_(normaliser[image, block]).exp_()
+                    weights = (q[:, block].T @ k).softmax(1)
                     if v.dtype == precise:
                         of_value[image].addmm_(g[:, block], weights)
                     else:
                         of_value[image] += g[:, block] @ weights.to(v.dtype)
-                    common = (g[:, block] * out[image, :, block]).sum(0, dtype=precise)[:, None]  # the softmax's own
-                    of_logits = (g[:, block].T @ v).to(precise).sub_(common).mul_(weights)
+                    of_weights = (g[:, block].T @ v).to(precise)
+                    of_logits = torch._softmax_backward_data(of_weights, weights, 1, precise)
                     of_query[image, :, block] = k @ of_logits.T
                     of_key[image].addmm_(q[:, block], of_logits)
         return of_query.to(query.dtype), of_key.to(key.dtype), of_value.to(value.dtype)
+
+
+def by_position(part: Float[Tensor, "n d l"]) -> Float[Tensor, "n d l"]:
+    """Lay a tensor out position after position.
+
+    A caller that hands over queries, keys and values of one width so keeps no second copy of them beside.
+    """
+    return part.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def attend(
@@ -86,8 +90,12 @@ def attend(
     -------
     Tensor
         (N, C, Q), each column a weighted mean of the values. Differentiable once.
+
+    Notes
+    -----
+    An exported graph holds torch's attention whatever the widths: a loop over blocks is a graph of one size alone.
     """
-    if key.shape[1] == value.shape[1]:
+    if key.shape[1] == value.shape[1] or torch.compiler.is_exporting():
         return _fused(query, key, value, scale)
     result: Float[Tensor, "n c q"] = _Attention.apply(query * scale, key, value)  # type: ignore[no-untyped-call]
     return result
@@ -95,5 +103,5 @@ def attend(
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """Torch's attention, one head; contiguous, because it is several times slower otherwise."""
-    q, k, v = (part.transpose(1, 2).unsqueeze(1).contiguous() for part in (query, key, value))
+    q, k, v = (by_position(part).transpose(1, 2).unsqueeze(1) for part in (query, key, value))
     return functional.scaled_dot_product_attention(q, k, v, scale=scale).squeeze(1).transpose(1, 2)

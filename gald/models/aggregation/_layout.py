@@ -1,4 +1,4 @@
-"""The layout of gradients, which no operator asks for and some depend on.
+"""What no operator asks for and some depend on: the layout of gradients, and where a sum is put.
 
 A matrix product with a transposed factor leaves that factor's gradient transposed. For one image it then passes for
 channels-last, and the backward pass of batch norm on a CPU (seen in torch 2.13) returns wrong numbers in silence. And
@@ -26,3 +26,11 @@ def contiguous_gradient(tensor: Tensor, layout: torch.memory_format = torch.cont
     """Return the tensor as it is; the gradient that passes back through here comes out contiguous in the layout."""
     result: Tensor = _GradientLayout.apply(tensor, layout)  # type: ignore[no-untyped-call]
     return result
+
+
+def add_residual(update: Tensor, feature: Tensor) -> Tensor:
+    """Sum of a fresh update, which is lost, and the feature; of one precision it takes no memory of its own.
+
+    What computed the update must not need it for its backward pass: norms, convolutions and matrix products do not.
+    """
+    return update.add_(feature) if update.dtype == feature.dtype else update + feature

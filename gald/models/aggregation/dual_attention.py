@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gald.models.aggregation._attention import attend
+from gald.models.aggregation._layout import add_residual
 from gald.models.layers import Feature, conv_norm_act
 
 
@@ -35,8 +36,12 @@ class PositionAttention(nn.Module):
 
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
+        return torch.addcmul(feature, self.gamma, self._attended(feature))
+
+    def _attended(self, feature: Feature) -> Feature:
+        """Values of all positions as each one weighs them."""
         query, key, value = (project(feature).flatten(2) for project in (self.query, self.key, self.value))
-        return torch.addcmul(feature, self.gamma, attend(query, key, value).reshape(feature.shape))
+        return attend(query, key, value).reshape(feature.shape)
 
 
 class ChannelAttention(nn.Module):
@@ -79,8 +84,8 @@ class DualAttention(nn.Module):
 
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
-        summed: Feature = self.channel(feature) + self.position(feature)
-        return summed
+        of_positions = self.position(feature)  # first, while least is held beside it
+        return add_residual(self.channel(feature), of_positions)
 
 
 def build(

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from gald.errors import ModelError
 from gald.models.aggregation._layout import contiguous_gradient
-from gald.models.layers import Feature, conv_norm_act, resize
+from gald.models.layers import Feature, conv_norm_act
 
 
 class CoordinateGraph(nn.Module):
@@ -90,8 +90,10 @@ class DualGraph(nn.Module):
 
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
-        size = (feature.shape[-2], feature.shape[-1])
-        gate = resize(self.coordinate(self.down(feature)), size, align_corners=self.align_corners)
+        # in one way whatever the size, since a graph is exported for all of them
+        gate = functional.interpolate(
+            self.coordinate(self.down(feature)), feature.shape[-2:], mode="bilinear", align_corners=self.align_corners
+        )
         gated = torch.addcmul(feature, feature, gate)
         fused: Feature = self.fuse(torch.cat([gated, self.feature(feature)], dim=1))
         return fused

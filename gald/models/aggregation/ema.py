@@ -70,7 +70,7 @@ class ExpectationMaximisation(nn.Module):
 
     def fit(self, positions: Positions) -> tuple[Responsibilities, Bases]:
         """Shares and bases of each image after the last step, begun from the kept bases."""
-        bases = self.bases.to(positions.dtype, copy=True).expand(len(positions), -1, -1)
+        bases = self.bases.to(positions.dtype, copy=True).expand(positions.shape[0], -1, -1)
         differentiable = torch.is_grad_enabled()
         for step in range(self.steps):
             with torch.set_grad_enabled(differentiable and step >= self.steps - self.gradient_steps):

@@ -7,7 +7,8 @@ Wang, Girshick, Gupta, He: Non-local Neural Networks, CVPR 2018, equations 1, 4 
 
 from torch import nn
 
-from gald.models.aggregation._attention import attend
+from gald.models.aggregation._attention import attend, by_position
+from gald.models.aggregation._layout import add_residual
 from gald.models.layers import Feature
 
 
@@ -32,11 +33,14 @@ class NonLocal(nn.Module):
 
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
-        query = self.query(feature).flatten(2)
-        key, value = (self.pool(project(feature)).flatten(2) for project in (self.key, self.value))
+        return add_residual(self.out(self._attended(feature)), feature)
+
+    def _attended(self, feature: Feature) -> Feature:
+        """Values of all positions as each one weighs them: (N, inner, H, W)."""
+        query = by_position(self.query(feature).flatten(2))
+        key, value = (by_position(self.pool(part(feature)).flatten(2)) for part in (self.key, self.value))
         attended = attend(query, key, value, scale=self.scale)
-        summed: Feature = feature + self.out(attended.reshape(*attended.shape[:2], *feature.shape[-2:]))
-        return summed
+        return attended.reshape(*attended.shape[:2], *feature.shape[-2:])
 
 
 def build(
