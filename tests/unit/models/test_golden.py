@@ -1,43 +1,25 @@
 """Ours against the released code, number by number: blocks with their gradients, the whole ResNet-50 network."""
 
+import json
+import re
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn import functional
 
 from gald.models import released
 from gald.models.aggregation import cgnl, dual_gcn
 from gald.models.block import GlobalThenLocal
 from gald.models.distribution import mask
+from gald.models.heads import AuxHead
 from gald.models.segmentor import build_segmentor
 
+GOLDEN = Path(__file__).parents[2] / "golden"
+
 pytestmark = pytest.mark.filterwarnings("ignore:distribution mask")  # the recorded inputs leave masks of 3x4
-
-
-def check(module: nn.Module, recorded, prefix: str, renames, scale: float = 1) -> Tensor:
-    """Hold output and gradient against the record; returns the gradient's error by its norm."""
-    record = recorded(prefix)
-    record.fill(module, renames)
-    images = (scale * record.input).requires_grad_()
-    output = module.eval()(images)
-    output.double().square().mean().backward()
-    torch.testing.assert_close(output, record.array("blocks.npz", f"{prefix}.output"), atol=1e-4, rtol=0)
-    expected = record.array("blocks.npz", f"{prefix}.input_grad")
-    torch.testing.assert_close(images.grad, expected, atol=1e-4, rtol=0)
-    return (images.grad - expected).norm() / expected.norm()
-
-
-def test_cgnl(recorded):
-    check(cgnl.build(32), recorded, "cgnl", released.CGNL)
-
-
-def test_graph_over_positions(recorded):
-    assert check(dual_gcn.CoordinateGraph(32), recorded, "spatial_gcn", released.COORDINATE_GRAPH) < 1e-4
-
-
-def test_dual_gcn(recorded):
-    assert (
-        check(dual_gcn.build(32), recorded, "dual_gcn", released.DUAL_GCN, scale=0.1) < 1e-4
-    )  # its input was drawn so small
 
 
 class _OfOne(nn.Module):
@@ -51,23 +33,47 @@ class _OfOne(nn.Module):
         return self.distribution(torch.full_like(feature, torch.nan), feature)
 
 
-def test_mask_distribution(recorded):
-    check(_OfOne(), recorded, "local_attention", [*released.GALD_BLOCK, (r"^local_attention\.", "")])
+def block() -> nn.Module:
+    return GlobalThenLocal(32, aggregation="cgnl", distribution="mask", aggregation_stride=2)
 
 
-def test_block(recorded):
-    block = GlobalThenLocal(32, aggregation="cgnl", distribution="mask", aggregation_stride=2)
-    check(block, recorded, "gald_block", released.GALD_BLOCK)
+# what stands here for each recorded block, the renames, and the factor of its input, drawn small for one
+BLOCKS = {
+    "cgnl": (lambda: cgnl.build(32), released.CGNL, 1),
+    "spatial_gcn": (lambda: dual_gcn.CoordinateGraph(32), released.COORDINATE_GRAPH, 1),
+    "dual_gcn": (lambda: dual_gcn.build(32), released.DUAL_GCN, 0.1),
+    "local_attention": (_OfOne, [*released.GALD_BLOCK, (r"^local_attention\.", "")], 1),
+    "gald_block": (block, released.GALD_BLOCK, 1),
+}
 
 
-def test_gradients_agree_at_their_own_scale(recorded):
-    # they are so small that the tolerance of 1e-4 would pass a gradient of zero
-    block = GlobalThenLocal(32, aggregation="cgnl", distribution="mask", aggregation_stride=2).eval()
-    record = recorded("gald_block")
-    record.fill(block, released.GALD_BLOCK)
-    images = record.input.requires_grad_()
-    block(images).double().square().mean().backward()
-    expected = record.array("blocks.npz", "gald_block.input_grad")
+def test_every_recorded_array_is_held():
+    held = {f"{name}.{what}" for name in BLOCKS for what in ("output", "input_grad")}
+    files = {"blocks.npz": held, "gald_res50.npz": {"logits"}, "ohem.npz": {"logits", "target"}}
+    assert {path.name for path in GOLDEN.glob("*.npz")} == files.keys()
+    for file, names in files.items():
+        with np.load(GOLDEN / file) as arrays:
+            assert set(arrays) == names
+    recorded = json.loads((GOLDEN / "names.json").read_text())
+    assert recorded.keys() == {"blocks", "gald_res50", "ohem"}
+    assert recorded["blocks"].keys() == BLOCKS.keys()
+    for case, value in recorded["ohem"].items():  # each is a test of its own in tests/unit/test_losses.py
+        assert re.fullmatch(r"thresh=[\d.]+,min_kept=\d+", case)
+        assert value > 0
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_block_with_its_gradient(recorded, name):
+    build, renames, scale = BLOCKS[name]
+    record, module = recorded(name), build()
+    record.fill(module, renames)
+    images = (scale * record.input).requires_grad_()
+    output = module.eval()(images)
+    output.double().square().mean().backward()
+    torch.testing.assert_close(output, record.array("blocks.npz", f"{name}.output"), atol=1e-4, rtol=0)
+    expected = record.array("blocks.npz", f"{name}.input_grad")
+    torch.testing.assert_close(images.grad, expected, atol=1e-4, rtol=0)
+    # gradients are so small that the tolerance alone would pass a gradient of zero
     assert (images.grad - expected).norm() < 1e-4 * expected.norm()
 
 
@@ -80,3 +86,28 @@ def test_whole_network_of_the_released_code(recorded):
     with torch.no_grad():
         logits = model.head(model.backbone(record.input).main)
     torch.testing.assert_close(logits, record.array("gald_res50.npz", "logits"), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("net", released.NETS)
+def test_auxiliary_head_is_the_released_one(recorded, net):
+    head = AuxHead(1024, 512, 19, relu=released.NETS[net].model.aux_head.relu, dropout=0.1).eval()
+    drawn = recorded("gald_res50").state()
+    weights = {name.removeprefix("dsn."): tensor for name, tensor in drawn.items() if name.startswith("dsn.")}
+    if net.startswith("dual"):  # without the ReLU, the classifier comes one place earlier
+        weights = {name.replace("4.", "3.", 1) if name[0] == "4" else name: part for name, part in weights.items()}
+    renames = released.NETS[net].renames
+    names = released.released_names((f"aux_head.{n}" for n in head.state_dict() if "num_batches" not in n), renames)
+    head.load_state_dict(
+        {ours.removeprefix("aux_head."): weights[theirs.removeprefix("dsn.")] for theirs, ours in names.items()},
+        strict=False,  # the counters of batch norm
+    )
+    feature = torch.randn(2, 1024, 5, 7)
+    with torch.no_grad():
+        expected = functional.conv2d(feature, weights["0.weight"], weights["0.bias"], padding=1)
+        norm = [weights[f"1.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        expected = functional.batch_norm(expected, *norm)
+        if net.startswith("gald"):
+            expected = expected.clamp(min=0)
+        last = "4" if net.startswith("gald") else "3"
+        expected = functional.conv2d(expected, weights[f"{last}.weight"], weights[f"{last}.bias"])
+        torch.testing.assert_close(head(feature), expected, atol=1e-4, rtol=0)
