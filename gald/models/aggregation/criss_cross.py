@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gald.errors import ModelError
-from gald.models.aggregation._layout import contiguous_gradient
+from gald.models.aggregation._layout import add_residual, contiguous_gradient
 from gald.models.layers import Feature
 
 
@@ -36,7 +36,7 @@ def criss_cross(query: Feature, key: Feature, gain: Tensor) -> tuple[Tensor, Ten
     along_row = query.permute(0, 2, 3, 1) @ key.permute(0, 2, 1, 3)  # (N, H, W, W)
     along_column = query.permute(0, 3, 2, 1) @ key.permute(0, 3, 1, 2)  # (N, W, H, H)
     itself = torch.eye(height, dtype=torch.bool, device=query.device)
-    along_column = along_column.masked_fill(itself, -torch.inf)
+    along_column = along_column.masked_fill_(itself, -torch.inf)
     weights = gain * torch.cat([along_row, along_column.transpose(1, 2)], dim=3).softmax(dim=3)
     return weights[..., :width], weights[..., width:].transpose(1, 2)
 
@@ -61,7 +61,8 @@ class CrissCross(nn.Module):
             value = self.value(feature)
             of_row = in_row @ value.permute(0, 2, 3, 1)  # (N, H, W, C)
             of_column = in_column @ value.permute(0, 3, 2, 1)  # (N, W, H, C)
-            feature = feature + of_row.permute(0, 3, 1, 2) + of_column.permute(0, 3, 2, 1)
+            summed = add_residual(of_row, feature.permute(0, 2, 3, 1))
+            feature = add_residual(summed, of_column.transpose(1, 2)).permute(0, 3, 1, 2)
         return contiguous_gradient(feature, torch.channels_last).contiguous()
 
 
