@@ -1,15 +1,15 @@
 """Attention of each position over the k x k window around it, without ever unfolding the windows.
 
-The sums run over the k^2 shifts of the keys and values, which are views of one padded copy. Forward and backward keep
-the weights, (N, heads, k^2, H, W), and single features; the tensor of all windows, k^2 times a feature, never exists.
+The sums run over the k^2 shifts of the keys and values, which are views of one padded copy. Here they are written as
+what they are, in operators that a compiler or an exporter can trace; ``_blocks.py`` has the same sums for eager
+execution.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 Heads = Float[Tensor, "n m c h w"]  # heads m, channels c of one head
@@ -17,7 +17,7 @@ Weights = Float[Tensor, "n m d h w"]  # one weight for each shift d
 
 
 class Window(NamedTuple):
-    """A window of side x side positions, `dilation` apart, centred on each position; both sides odd."""
+    """A window of side x side positions, `dilation` apart, centred on each position; the side is odd."""
 
     side: int
     dilation: int
@@ -26,6 +26,10 @@ class Window(NamedTuple):
     def reach(self) -> int:
         """Positions from the centre to the window's edge."""
         return self.dilation * (self.side // 2)
+
+    def margin(self, width: int) -> int:
+        """Positions from the centre to the window's first, if the lines of a map lie behind one another."""
+        return self.reach * (width + 1)
 
     def pad(self, feature: Tensor) -> Tensor:
         """Pad with zeros so that every shift is a view of one tensor."""
@@ -38,9 +42,14 @@ class Window(NamedTuple):
         return padded[..., row : row + height, column : column + width]
 
     def inside(self, height: int, width: int, device: torch.device) -> Bool[Tensor, "d h w"]:
-        """Whether the neighbour of each shift lies on the map: padding is no neighbour."""
-        ones = self.pad(torch.ones(height, width, dtype=torch.bool, device=device))
-        return torch.stack([self.shift(ones, index) for index in range(self.side**2)])
+        """Whether the neighbour of each shift lies on the map: what is beyond it is no neighbour."""
+        rows, columns = (self._inside(size, device) for size in (height, width))
+        return (rows[:, None, :, None] & columns[None, :, None, :]).flatten(0, 1)
+
+    def _inside(self, size: int, device: torch.device) -> Bool[Tensor, "k size"]:
+        steps = self.dilation * torch.arange(self.side, device=device) - self.reach
+        there = torch.arange(size, device=device) + steps[:, None]
+        return (there >= 0) & (there < size)
 
 
 def similarities(query: Heads, key: Heads, window: Window) -> Weights:
@@ -54,61 +63,8 @@ def gather(weights: Weights, value: Heads, window: Window) -> Heads:
     padded = window.pad(value)
     total = weights[:, :, :1] * window.shift(padded, 0)
     for index in range(1, window.side**2):
-        total.addcmul_(weights[:, :, index : index + 1], window.shift(padded, index))
+        total = total + weights[:, :, index : index + 1] * window.shift(padded, index)
     return total
-
-
-def scatter(weights: Weights, source: Heads, window: Window) -> Heads:
-    """Transpose of `gather`: give weights(p, d) source(p) to position p + d."""
-    total = window.pad(torch.zeros_like(source))
-    for index in range(window.side**2):
-        window.shift(total, index).addcmul_(weights[:, :, index : index + 1], source)
-    reach, (height, width) = window.reach, source.shape[-2:]
-    return total[..., reach : reach + height, reach : reach + width]
-
-
-class _Similarities(torch.autograd.Function):
-    """`similarities` whose backward pass loops over the shifts too, so that no window is kept."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, window: Window) -> Tensor:
-        ctx.save_for_backward(query, key)
-        ctx.window = window
-        return similarities(query, key, window)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        query, key = ctx.saved_tensors
-        return gather(grad, key, ctx.window), scatter(grad, query, ctx.window), None
-
-
-class _Gather(torch.autograd.Function):
-    """`gather` whose backward pass loops over the shifts too, so that no window is kept."""
-
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor, value: Tensor, window: Window) -> Tensor:
-        ctx.save_for_backward(weights, value)
-        ctx.window = window
-        return gather(weights, value, window)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        weights, value = ctx.saved_tensors
-        return similarities(grad, value, ctx.window), scatter(weights, grad, ctx.window), None
-
-
-def window_similarities(query: Heads, key: Heads, window: Window) -> Weights:
-    """Differentiable `similarities`."""
-    result: Weights = _Similarities.apply(query, key, window)  # type: ignore[no-untyped-call]
-    return result
-
-
-def window_gather(weights: Weights, value: Heads, window: Window) -> Heads:
-    """Differentiable `gather`."""
-    result: Heads = _Gather.apply(weights, value, window)  # type: ignore[no-untyped-call]
-    return result
 
 
 def window_mean(value: Float[Tensor, "n c h w"], window: Window) -> Float[Tensor, "n c h w"]:

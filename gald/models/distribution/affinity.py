@@ -19,8 +19,32 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gald.errors import ModelError
-from gald.models.distribution._window import Weights, Window, window_gather, window_mean, window_similarities
+from gald.models.distribution._blocks import block_gather, block_similarities
+from gald.models.distribution._window import Weights, Window, gather, similarities, window_mean
 from gald.models.layers import Feature
+
+
+def _traced() -> bool:
+    """Whether this call becomes a graph, for which the sums are written in plain operators."""
+    return torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
+
+
+def _cast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Convert to autocast's type where it is on, as a convolution would: custom functions are left out of it."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    return tuple(tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors)
+
+
+def _matrix(projection: nn.Conv2d) -> Float[Tensor, "out c"]:
+    return projection.weight.flatten(1)
+
+
+def _product(matrix: Float[Tensor, "out c"], feature: Feature) -> Feature:
+    """Convolve 1x1 as a product of matrices, since a convolution's backward pass copies the feature."""
+    product = torch.bmm(matrix.expand(len(feature), -1, -1), feature.flatten(2))
+    return product.view(*product.shape[:2], *feature.shape[2:])
 
 
 class Affinity(nn.Module):
@@ -48,11 +72,7 @@ class Affinity(nn.Module):
 
     def forward(self, local: Feature, aggregated: Feature) -> Weights:
         """Weights of each position over its window, zero for padding."""
-        sources = {"x": local, "g": aggregated}
-        asked = torch.cat([local, aggregated], dim=1) if self.source == "both" else sources[self.source]
-        query = self.query(asked).unflatten(1, (self.heads, -1)) * self.scale
-        key = self.key(aggregated).unflatten(1, (self.heads, -1))
-        logits = window_similarities(query, key, self.window)
+        logits = self._similarities(local, aggregated)
         if self.position_bias is not None:
             logits = logits + self.position_bias[:, :, None, None]
         inside = self.window.inside(logits.shape[-2], logits.shape[-1], logits.device)
@@ -60,33 +80,55 @@ class Affinity(nn.Module):
             return logits.masked_fill(~inside, -torch.inf).softmax(dim=2)
         return logits.sigmoid() * inside
 
+    def _similarities(self, local: Feature, aggregated: Feature) -> Weights:
+        sources = {"x": local, "g": aggregated}
+        asked = torch.cat([local, aggregated], dim=1) if self.source == "both" else sources[self.source]
+        if _traced():
+            query, key = (part.unflatten(1, (self.heads, -1)) for part in (self.query(asked), self.key(aggregated)))
+            return similarities(query * self.scale, key, self.window)
+        query = _product(_matrix(self.query) * self.scale, asked)
+        return block_similarities(query, _product(_matrix(self.key), aggregated), self.window, self.heads)
+
 
 class AffinityDistribution(nn.Module):
-    """Residual plus BN of the weighted sum of projected aggregated features in each position's window."""
+    """Residual plus BN of the weighted sum of projected features in each position's window."""
 
     def __init__(
-        self, channels: int, window: Window, affinity: Affinity | None, residual: Literal["x", "g", "none"]
+        self,
+        channels: int,
+        window: Window,
+        affinity: Affinity | None,
+        value: Literal["g", "x", "difference"],
+        residual: Literal["x", "g", "none"],
     ) -> None:
         super().__init__()
         self.window = window
         self.affinity = affinity
+        self.source = value
         self.residual = residual
         self.value = nn.Conv2d(channels, channels, 1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, local: Feature, aggregated: Feature) -> Feature:
-        """Distribute `aggregated` by its affinity to `local`, both (N, C, H, W), to the same shape."""
-        value = self.value(aggregated)
-        distributed: Float[Tensor, "n c h w"]
-        if self.affinity is None:
-            distributed = self.norm(window_mean(value, self.window))
+        """Distribute what `value` names by the affinity of the pair, both (N, C, H, W), to the same shape."""
+        if self.source == "difference":
+            source = aggregated - local
         else:
-            weights = self.affinity(local, aggregated)
-            by_head = value.unflatten(1, (weights.shape[1], -1))
-            distributed = self.norm(window_gather(weights, by_head, self.window).flatten(1, 2))
+            source = aggregated if self.source == "g" else local
+        distributed: Feature = self.norm(self._distributed(source, local, aggregated))
         if self.residual == "none":
             return distributed
         return distributed + (local if self.residual == "x" else aggregated)
+
+    def _distributed(self, source: Feature, local: Feature, aggregated: Feature) -> Feature:
+        if self.affinity is None:
+            return window_mean(self.value(source), self.window)
+        weights = self.affinity(local, aggregated)
+        if _traced():
+            value = self.value(source).unflatten(1, (weights.shape[1], -1))
+            return gather(weights, value, self.window).flatten(1, 2)
+        source, projection = _cast(source, _matrix(self.value))
+        return block_gather(weights, source, projection, self.window)
 
 
 def build(
@@ -100,6 +142,7 @@ def build(
     normalisation: Literal["softmax", "sigmoid"] = "softmax",
     weights: Literal["adaptive", "uniform"] = "adaptive",
     position_bias: bool = False,
+    value: Literal["g", "x", "difference"] = "g",
     residual: Literal["x", "g", "none"] = "x",
 ) -> AffinityDistribution:
     """Affinity distribution of (local feature, aggregated feature), both (N, C, H, W), to the same shape.
@@ -125,6 +168,10 @@ def build(
         residual, without queries and keys, so that what it lacks is adaptivity alone.
     position_bias : bool
         Add a learnt bias per head and shift to the similarities.
+    value : {"g", "x", "difference"}
+        What is distributed: the aggregated feature, as the method's name says; the local feature, which leaves the
+        aggregated one to choose the weights alone; or what aggregation has changed, g - x, so that with the residual x
+        the output is the local feature plus a share of that change. The last two are ablations of ours.
     residual : {"x", "g", "none"}
         What is added at the end: the local feature, the aggregated one, or nothing.
 
@@ -143,4 +190,4 @@ def build(
     affinity = None
     if weights == "adaptive":
         affinity = Affinity(channels, shape, heads, key_channels, query, normalisation, position_bias)
-    return AffinityDistribution(channels, shape, affinity, residual)
+    return AffinityDistribution(channels, shape, affinity, value, residual)

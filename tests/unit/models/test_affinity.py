@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from gald.errors import ModelError
-from gald.models.distribution import affinity, depthwise
-from gald.models.distribution._window import Window, window_gather, window_mean, window_similarities
+from gald.models.distribution import _blocks, affinity, depthwise
+from gald.models.distribution._window import Window, window_mean
 
 
 def neighbours(row: int, column: int, height: int, width: int, side: int, dilation: int):
@@ -23,7 +23,8 @@ def naive(module: affinity.AffinityDistribution, x: Tensor, g: Tensor, normalisa
     """Weighted sums of the values, position by position, without the norm and the residual."""
     part, window = module.affinity, module.window
     asked = {"x": x, "g": g, "both": torch.cat([x, g], 1)}[source]
-    query, key, value = part.query(asked), part.key(g), module.value(g)
+    given = {"x": x, "g": g, "difference": g - x}[module.source]
+    query, key, value = part.query(asked), part.key(g), module.value(given)
     count, channels, height, width = value.shape
     out = torch.zeros_like(value)
     deep, wide = query.shape[1] // part.heads, channels // part.heads
@@ -58,6 +59,8 @@ def pair(channels: int = 8, size: tuple[int, int] = (5, 6)) -> tuple[Tensor, Ten
         {"query": "both", "normalisation": "sigmoid"},
         {"normalisation": "sigmoid", "heads": 2},
         {"position_bias": True, "heads": 2},
+        {"value": "x"},
+        {"value": "difference", "window": 5, "heads": 2},
     ],
     ids=str,
 )
@@ -122,19 +125,30 @@ def test_uniform_control_equals_adaptive_weights_that_are_all_equal():
 
 
 @pytest.mark.parametrize("window", [Window(3, 1), Window(3, 2), Window(5, 1)])
-def test_gradients_of_the_custom_functions(window):
-    generator = torch.Generator().manual_seed(2)
-    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)  # noqa: E731 - a shorthand of this test
-    query, key, weights = draw(1, 2, 2, 4, 3), draw(1, 2, 2, 4, 3), draw(1, 2, window.side**2, 4, 3)
-    assert torch.autograd.gradcheck(lambda q, k: window_similarities(q, k, window), (query, key))
-    assert torch.autograd.gradcheck(lambda w, v: window_gather(w, v, window), (weights, key))
-    assert torch.autograd.gradcheck(lambda v: window_mean(v, window), (draw(1, 2, 4, 3),))
+def test_gradient_of_the_mean(window):
+    value = torch.randn(1, 2, 4, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda v: window_mean(v, window), (value.requires_grad_(),))
 
 
-def test_whole_module_passes_gradcheck():
-    x, g = (feature[:1, :4, :3, :4].clone().requires_grad_() for feature in pair())
-    module = affinity.build(4, heads=2, key_reduction=2, position_bias=True).double().eval()
-    assert torch.autograd.gradcheck(module, (x, g))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"heads": 2, "key_reduction": 2, "position_bias": True},
+        {"window": 5},
+        {"dilation": 2, "query": "both", "normalisation": "sigmoid"},
+        {"query": "g", "value": "difference"},
+        {"value": "x", "window": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kept", [True, False])
+def test_whole_module_passes_gradcheck(options, kept, monkeypatch):
+    monkeypatch.setattr(_blocks, "_KEPT_BYTES", 1 << 20 if kept else 0)
+    monkeypatch.setitem(_blocks._CHANNELS, "cpu", 3)  # blocks smaller than a head, and a last one that is smaller still
+    x, g = (feature[:, :4, :3, :4].clone().requires_grad_() for feature in pair())
+    module = affinity.build(4, **options).double().eval()
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    assert torch.autograd.gradcheck(lambda x, g, *_: module(x, g), (x, g, *parameters))
 
 
 def test_windows_are_never_unfolded():
