@@ -16,7 +16,6 @@ import numpy.typing as npt
 Kind = Literal["mask", "affinity", "uniform", "other"]
 Pixels = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.float32]
-_OUTPUT = {"mask": "g + g·m", "affinity": "norm(sum of a·v(g))", "uniform": "norm(mean of v(g))"}
 
 
 class Place(NamedTuple):
@@ -45,8 +44,9 @@ class Explanation:
     ----------
     kind : {"mask", "affinity", "uniform", "other"}
         Version 1, version 2, version 2 with its weights fixed, or one without a mask or weights to show.
-    residual : {"x", "g", "none", ""}
-        What the distribution adds to what it distributes; empty where that is not known.
+    output : str
+        What the distribution computes, as a formula of the local feature x and the aggregated feature g; empty where
+        that is not known.
     labels, without : uint8 array (H, W)
         Train ids that the network predicts, and those of the same network, its distribution replaced by handing on the
         aggregated feature.
@@ -71,7 +71,7 @@ class Explanation:
     """
 
     kind: Kind
-    residual: str
+    output: str
     labels: Pixels
     without: Pixels
     positions: tuple[int, int]
@@ -100,11 +100,10 @@ class Explanation:
 
     def reading(self) -> str:
         """Say what the difference of the labels means, and what it does not."""
-        output = _OUTPUT.get(self.kind, "f(g)") + ("" if self.residual == "none" else f" + {self.residual}")
-        formula = f" LD gives {output}, of the local feature x and the aggregated feature g; without LD it is g."
+        formula = f" LD gives {self.output}, of the local feature x and the aggregated feature g; without LD it is g."
         return (
             "Without LD: the same network, its distribution replaced by handing on the aggregated feature."
-            f"{formula if self.residual else ''} The layers after it were trained with LD, so a network trained "
+            f"{formula if self.output else ''} The layers after it were trained with LD, so a network trained "
             "without it may do better than this."
         )
 
@@ -112,7 +111,7 @@ class Explanation:
         """Spell it as an .npz, the same bytes for the same numbers; `read` is the way back."""
         plain = {
             "kind": self.kind,
-            "residual": self.residual,
+            "output": self.output,
             "positions": self.positions,
             "window": self.window,
             "dilation": self.dilation,
@@ -136,7 +135,7 @@ def read(path: Path) -> Explanation:
         The file is damaged; the message names it.
     """
     try:
-        with np.load(path) as file:
+        with np.load(io.BytesIO(path.read_bytes())) as file:  # np.load leaves a damaged file open
             plain = json.loads(str(file["plain"]))
             arrays = {name: file[name] for name in _ARRAYS}
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv as csv_format
 import io
 import logging
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ from gald.provenance import cpu_name
 
 _LOG = logging.getLogger("gald.cost")
 _WARM_UP = 2
+_COLUMNS = 90  # of the report's running text
 _POSITIONS = (97, 97)  # of a crop of 769 at output stride 8
 _DISTRIBUTIONS = ("none", "affinity")
 FIELDS = (
@@ -187,21 +189,36 @@ def _device_name(device: str) -> str:
 
 
 def _markdown(figures: Sequence[_Figures], machine: dict[str, object]) -> str:
-    lines = [
-        f"One input (channels x height x width) of {machine['dtype']} on {machine['device']}, {machine['threads']} "
-        f"thread{'' if machine['threads'] == 1 else 's'}, torch {machine['torch']}. Peak memory: of one forward pass, "
-        f"beyond weights and input. Latency: median of {machine['runs']} passes after {_WARM_UP} to warm up.",
-        "",
-        "| row | input | parameters (M) | GMACs | peak memory (MiB) | latency (ms) | min to max |",
-        "|---|---|--:|--:|--:|--:|--:|",
-    ]
+    """Spell the figures as a Markdown table that is aligned where it is read as it stands, on a terminal."""
+    sizes = list(dict.fromkeys(_size(entry.row) for entry in figures))
+    each = len(sizes) > 1  # else the text above says it once
+    head = (
+        f"One input (channels x height x width) of {'the size named' if each else sizes[0]} in {machine['dtype']} on "
+        f"{machine['device']}, {machine['threads']} thread{'' if machine['threads'] == 1 else 's'}, torch "
+        f"{machine['torch']}. Parameters in millions. Peak: memory of one forward pass, beyond weights and input. "
+        f"ms: median latency of {machine['runs']} passes after {_WARM_UP} to warm up."
+    )
+    table = [["row", *(["input"] if each else []), "params (M)", "GMACs", "peak (MiB)", "ms", "min to max"]]
     for row, parameters, macs, taken in figures:
         least, most = (1000 * of(taken.seconds) for of in (min, max))
-        lines.append(
-            f"| {row.name} | {_size(row)} | {parameters / 1e6:.3f} | {macs / 1e9:.4g} | {taken.peak_bytes / 2**20:.1f} "
-            f"| {taken.median_ms:.1f} | {least:.1f} to {most:.1f} |"
-        )
-    return "\n".join(lines) + "\n"
+        cells = [row.name, *([_size(row)] if each else []), f"{parameters / 1e6:.3f}", f"{macs / 1e9:.4g}"]
+        cells += [f"{taken.peak_bytes / 2**20:.1f}", f"{taken.median_ms:.1f}", f"{least:.1f} to {most:.1f}"]
+        table.append(cells)
+    return "\n".join([*textwrap.wrap(head, _COLUMNS), "", *_aligned(table, left=1 + each)]) + "\n"
+
+
+def _aligned(table: Sequence[Sequence[str]], left: int) -> Iterator[str]:
+    """Lines of a Markdown table whose columns are as wide as their widest cells, the first `left` ones flush left."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for number, cells in enumerate(table):
+        padded = [
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        yield f"| {' | '.join(padded)} |"
+        if number == 0:
+            rules = ["-" * (width + 2) if i < left else "-" * (width + 1) + ":" for i, width in enumerate(widths)]
+            yield f"|{'|'.join(rules)}|"
 
 
 def _csv(figures: Sequence[_Figures], machine: dict[str, object]) -> str:

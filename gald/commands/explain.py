@@ -100,7 +100,7 @@ def content(found: Explanation) -> dict[str, Any]:
         "size": list(found.labels.shape),
         "feature": list(found.positions),
         "distribution": found.kind,
-        "residual": found.residual,
+        "output": found.output,
         "differing_pixels": int(np.count_nonzero(found.labels != found.without)),
         "differing_share": found.differing,
         "reading": found.reading(),

@@ -88,14 +88,26 @@ def explain(
             shown = _affinity(distribution, distribution.affinity, features, grid, labels, _checked(at, grid))
         elif isinstance(distribution, MaskDistribution):
             shown = _mask(distribution.mask(features[1])[0])
-    residual = "x" if isinstance(distribution, DepthwiseDistribution) else str(getattr(distribution, "residual", ""))
-    return Explanation(kind, residual, labels, without, grid.cells, **shown)
+    return Explanation(kind, _output(distribution, kind), labels, without, grid.cells, **shown)
 
 
 def _kind(distribution: nn.Module) -> Kind:
     if isinstance(distribution, AffinityDistribution):
         return "uniform" if distribution.affinity is None else "affinity"
     return "mask" if isinstance(distribution, MaskDistribution) else "other"
+
+
+def _output(distribution: nn.Module, kind: Kind) -> str:
+    """Spell what a distribution computes; nothing of one that is not known here."""
+    if isinstance(distribution, DepthwiseDistribution):
+        return "f(g) + x"
+    added = {"x": " + x", "g": " + g", "none": ""}
+    if isinstance(distribution, MaskDistribution):
+        return f"g + m·g{added[distribution.residual]}"
+    if isinstance(distribution, AffinityDistribution):
+        value = {"g": "v(g)", "x": "v(x)", "difference": "v(g - x)"}[distribution.source]
+        return f"norm({'sum of a·' if kind == 'affinity' else 'mean of '}{value}){added[distribution.residual]}"
+    return ""
 
 
 @contextmanager
@@ -212,7 +224,7 @@ def _affinity(
     places = chosen or telling_places(labels, grid.cells, align_corners=grid.align_corners)
     if not chosen and unequal.max() > _NOTABLE:
         cell = divmod(int(unequal.argmax()), grid.cells[1])
-        places = (*places, Place(grid.pixel(cell), cell, "where the weights are most unequal"))
+        places = (*places, Place(grid.pixel(cell), cell, "most unequal weights"))
     cells = torch.tensor([place.cell for place in places])
     return {
         "window": distribution.window.side,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from gald.datasets import load_spec
 from gald.errors import StaleMetrics
 from gald.files import sha256
 from gald.params import Run, Suite, Table
-from gald.tables.content import SCORES, Comparison, Content, Line, Measured, Reference
+from gald.tables import machine
+from gald.tables.content import MEASURES, SCORES, Comparison, Content, Line, Measured, Reference
 from gald.tables.statistics import difference, points, spread
 
 _LISTED = 12  # absent classes named in a note; the miniatures of large benchmarks lack well over a hundred
@@ -88,6 +90,10 @@ def collect(suite: Suite, table_name: str) -> Content:
         if (dataset, row) in groups
     )
     _refuse_mixed_data(lines)
+    measures = tuple(column for column in table.columns if column in MEASURES)
+    if measures:
+        entries = machine.read(suite.name)
+        lines = tuple(replace(line, machine=machine.of_line(entries, line)) for line in lines)
     return Content(
         name=table.name,
         title=table.title,
@@ -99,7 +105,8 @@ def collect(suite: Suite, table_name: str) -> Content:
         lines=lines,
         question=table.main.question if table.main else "",
         comparisons=tuple(_main_comparisons(table, lines)),
-        notes=(*_untested(table, lines), *_notes(suite.edition, lines), *table.notes),
+        notes=(*_untested(table, lines), *_notes(suite, table, lines), *table.notes),
+        measures=measures,
     )
 
 
@@ -195,24 +202,40 @@ def _untested(table: Table, lines: tuple[Line, ...]) -> Iterator[str]:
                     yield f"Beside the named comparison, untested: {candidate.title}, {score}: {pair} {mean} points."
 
 
-def _notes(edition: str, lines: tuple[Line, ...]) -> Iterator[str]:
-    """Say what a reader must know to read the numbers: protocol, absent classes, mixed code or params."""
+def _notes(suite: Suite, table: Table, lines: tuple[Line, ...]) -> Iterator[str]:
+    """Say what a reader must know to read the numbers: protocol, absent classes, cost, mixed code or params."""
     runs = list({run.name: run for line in lines for run in line.runs}.values())
+    scored = any(column in SCORES for column in table.columns)
+    if scored:
+        yield from _scoring(lines, runs)
+    sizes = dict.fromkeys("{}x{}".format(*line.gmacs_size) for line in lines)
+    spread_note = " ±: sample standard deviation over n seeds." if scored else ""
+    yield f"GMACs: one forward pass at {', '.join(sizes)} (height x width).{spread_note}"
+    if any(column in MEASURES for column in table.columns):
+        yield from machine.notes(suite.name, lines)
+    if scored:
+        yield from _absent(runs)
+        if suite.edition == "mini":
+            yield "Drawn scenes of the miniature edition: no published number can be compared with these."
+    yield from _flags(runs)
+
+
+def _scoring(lines: tuple[Line, ...], runs: list[Measured]) -> Iterator[str]:
+    """Say how the scores came about."""
     yield from _data(runs)
     for protocol in dict.fromkeys(line.protocol for line in lines):
         where = dict.fromkeys(f"{line.title} {line.split}" for line in lines if line.protocol == protocol)
         yield f"Protocol ({', '.join(where)}): {protocol}. The last iterate is scored, no checkpoint is picked."
     widths = sorted({run.metrics["boundary_width"] for run in runs})
     yield f"Boundary mIoU: within {' or '.join(map(str, widths))} px of a boundary between classes."
-    sizes = dict.fromkeys("{}x{}".format(*line.gmacs_size) for line in lines)
-    yield f"GMACs: one forward pass at {', '.join(sizes)} (height x width). ±: sample standard deviation over n seeds."
+
+
+def _absent(runs: list[Measured]) -> Iterator[str]:
+    """Name the classes that no mask of a split holds."""
     for dataset in dict.fromkeys(run.dataset for run in runs):
         absent = dict.fromkeys(name for run in runs if run.dataset == dataset for name in run.metrics["absent"])
         if absent:
             yield _absent_note(dataset, list(absent), next(run for run in runs if run.dataset == dataset))
-    if edition == "mini":
-        yield "Drawn scenes of the miniature edition: no published number can be compared with these."
-    yield from _flags(runs)
 
 
 def _data(runs: list[Measured]) -> Iterator[str]:

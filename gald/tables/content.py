@@ -13,6 +13,34 @@ SCORES = {
     "pixel_accuracy": "Pixel accuracy (%)",
     "mean_accuracy": "Mean accuracy (%)",
 }
+MEASURES = {"peak_memory": "Peak memory (MiB)", "latency": "Latency (ms)"}
+"""Columns that are of a machine; `gald.tables.machine` reads what was measured."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One forward pass of a row's network on one machine, and how it was measured.
+
+    Attributes
+    ----------
+    peak_bytes : int
+        Most memory that it took beyond weights and input.
+    latency_ms, latency_min_ms, latency_max_ms : float
+        Median, least and most of the timed passes.
+    device, dtype, torch : str
+    threads, runs : int
+        Of the CPU, and timed passes.
+    """
+
+    peak_bytes: int
+    latency_ms: float
+    latency_min_ms: float
+    latency_max_ms: float
+    device: str
+    dtype: str
+    threads: int
+    runs: int
+    torch: str
 
 
 @dataclass(frozen=True)
@@ -87,6 +115,7 @@ class Line:
     split: str
     protocol: str
     published: dict[str, Reference] = field(default_factory=dict)  # by column
+    machine: Machine | None = None  # None where the network was not measured on any
 
 
 @dataclass(frozen=True)
@@ -109,7 +138,9 @@ class Content:
     layout : str
         ``rows``: a line for each row of each benchmark; ``datasets``: a line for each row, a column a benchmark.
     columns : tuple of str
-        Scores to show, keys of `SCORES`; parameters and GMACs always stand beside a row.
+        Scores to show, keys of `SCORES`; parameters and GMACs always stand beside a row. None in a table of costs.
+    measures : tuple of str
+        What a machine took to show, keys of `MEASURES`.
     lines : tuple of Line
         Grouped by benchmark, in the order of the table's rows.
     question : str
@@ -131,6 +162,7 @@ class Content:
     question: str = ""
     comparisons: tuple[Comparison, ...] = ()
     notes: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ()
 
     @property
     def datasets(self) -> tuple[str, ...]:

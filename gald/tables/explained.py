@@ -149,7 +149,7 @@ def _insight(part: Any, explanation: Explanation, beside: int) -> None:
     panels = part.subplots(1, 1 + beside, squeeze=False)[0]
     mask = explanation.kind == "mask"
     ends = (0.0, 1.0) if mask else (0.0, max(float(explanation.overview.max()), 0.01))
-    title = "mask, mean over channels" if mask else "how unequal the weights are"
+    title = "mask, mean over channels" if mask else "inequality of the weights"
     label = "share of g added once more" if mask else "0 equal, 1 one neighbour alone"
     _heat(part, panels[0], explanation.overview, title, label, ends)
     for index, axes in enumerate(panels[1:]):
@@ -166,7 +166,7 @@ def _heat(
 ) -> None:
     shown = axes.imshow(values, cmap=_SCALE, vmin=ends[0], vmax=ends[1], interpolation="nearest")
     _bare(axes)
-    axes.set_title(title)
+    axes.set_title(title, fontsize=8.5)
     bar = part.colorbar(shown, ax=axes, orientation="horizontal", fraction=0.08, pad=0.04, aspect=24)
     bar.set_label(label, fontsize=8)
     bar.outline.set_visible(False)
@@ -192,7 +192,13 @@ def _window(part: Any, axes: Axes, explanation: Explanation, place: int) -> None
         elif side in _DECIMALS:
             ink = "white" if weights[index] < 0.55 * top else "black"
             axes.text(
-                column, row, f"{weights[index]:.{_DECIMALS[side]}f}", ha="center", va="center", fontsize=7, color=ink
+                column,
+                row,
+                f"{weights[index]:.{_DECIMALS[side]}f}".removeprefix("0"),
+                ha="center",
+                va="center",
+                fontsize=7,
+                color=ink,
             )
     shifts = [(index - side // 2) * explanation.dilation for index in range(side)]
     axes.set_xticks(range(side), [f"{shift:+d}" if shift else "0" for shift in shifts], fontsize=7.5)
@@ -202,11 +208,13 @@ def _window(part: Any, axes: Axes, explanation: Explanation, place: int) -> None
     for spine in axes.spines.values():
         spine.set_visible(False)
     at = explanation.places[place]
-    axes.set_title(f"{place + 1}: {at.why}\nrow {at.pixel[0]}, column {at.pixel[1]}", fontsize=8.5)
+    axes.set_title(
+        f"{place + 1}: {at.why}\nrow {at.pixel[0]}, column {at.pixel[1]}; sum {weights.sum():.2f}", fontsize=8
+    )
     axes.set_xlabel("shift (positions of the feature)", fontsize=8)
     axes.set_anchor("W")
     bar = part.colorbar(shown, ax=axes, fraction=0.05, pad=0.03)
-    bar.set_label(f"weight (sum {weights.sum():.2f})", fontsize=8)
+    bar.set_label("weight", fontsize=8)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7.5, length=2)
 

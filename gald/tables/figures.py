@@ -71,7 +71,7 @@ def color(content: Content, row: str) -> str:
 
 
 @styled()
-def scores_svg(content: Content) -> bytes:
+def scores_svg(content: Content) -> bytes | None:
     """Plot each score of each row: a dot for the mean, a bar for +- one standard deviation, a tick for each seed.
 
     Parameters
@@ -81,10 +81,12 @@ def scores_svg(content: Content) -> bytes:
 
     Returns
     -------
-    bytes
-        An SVG document.
+    bytes or None
+        An SVG document; None where there is no score to plot, as in a table of costs.
     """
     columns = tuple(column for column in content.columns if any(column in line.spreads for line in content.lines))
+    if not columns:
+        return None
     heights = [1.0 + 0.34 * sum(line.dataset == name for line in content.lines) for name in content.datasets]
     figure = _figure(_WIDTH, sum(heights))
     grid = figure.subplots(

@@ -19,12 +19,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from gald import explanation as explanations
 from gald import paths
 from gald.files import sha256, write_bytes
 from gald.tables.collect import dataset_title
 from gald.tables.content import Content, Measured
+from gald.tables.explained import alternative, explained_png
 
 SAMPLES = 3  # shown for each benchmark
+EXPLAINED = 1  # of these also with what each row's distribution does
 MAX_WIDTH = 480  # pixels; wider pictures are reduced
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the gallery's own disk: nothing to leave out
 RIGHT, WRONG, IGNORED = (222, 228, 233), (213, 94, 0), (70, 80, 92)
@@ -41,11 +44,12 @@ class Shot:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: image and predictions above, truth and differences below, as many of each."""
+    """One sample: image and predictions above, truth and differences below, as many of each; then what LD did."""
 
     id: str
     above: tuple[Shot, ...]
     below: tuple[Shot, ...]
+    explained: tuple[Shot, ...] = ()
 
 
 @dataclass
@@ -75,7 +79,8 @@ def draw(folder: Path, contents: Sequence[Content]) -> tuple[list[Block], list[s
     ----------
     folder : Path
         An empty folder; files go to ``<dataset>/<number>-{image,truth}.png``, and for each row to
-        ``<dataset>/<number>-<row>-seed<k>.png`` and ``...-wrong.png``.
+        ``<dataset>/<number>-<row>-seed<k>.png`` and ``...-wrong.png``; for the first sample and each row with a
+        distribution also ``...-explained.png``.
     contents : sequence of Content
         The suite's tables.
 
@@ -118,17 +123,25 @@ def _predictions(run: Measured) -> tuple[_Kept | None, str]:
     content = json.loads(path.read_text())
     if content["run_sha256"] != run.metrics["run_sha256"]:
         return None, f"{run.name}: the predictions belong to other weights; `gald evaluate {run.name}` renews them."
-    files = {sample["id"]: paths.predictions(run.name) / sample["file"] for sample in content["samples"]}
-    promised = (sample["sha256"] for sample in content["samples"])
-    if any(not file.is_file() or sha256(file) != digest for file, digest in zip(files.values(), promised, strict=True)):
+    explained = {sample["id"]: sample["explanation"] for sample in content["samples"] if "explanation" in sample}
+    folder = paths.predictions(run.name)
+    if not all(_is_whole(folder, promised) for promised in (*content["samples"], *explained.values())):
         return None, f"{run.name}: a prediction is missing or damaged; `gald evaluate {run.name}` renews them."
-    return _Kept(run.name.rpartition("/")[2], files), ""
+    files = {sample["id"]: folder / sample["file"] for sample in content["samples"]}
+    explanations = {name: folder / promised["file"] for name, promised in explained.items()}
+    return _Kept(run.name.rpartition("/")[2], files, explanations), ""
+
+
+def _is_whole(folder: Path, promised: dict[str, str]) -> bool:
+    file = folder / promised["file"]
+    return file.is_file() and sha256(file) == promised["sha256"]
 
 
 @dataclass(frozen=True)
 class _Kept:
     leaf: str  # last part of the run's name
     files: dict[str, Path]  # sample -> predicted mask
+    explanations: dict[str, Path]  # sample -> what the distribution did; none where there is no distribution
 
 
 @dataclass(frozen=True)
@@ -172,9 +185,26 @@ def _block(folder: Path, dataset: str, predictions: dict[str, _Kept], truth: _Tr
             text = f"{100 * share:.1f} % of pixels right"
             below.append(_save(folder, f"{prefix}-{kept.leaf}-wrong.png", _indexed(differs, colors), text))
         seen |= set(np.unique(mask).tolist())
-        block.samples.append(Sample(name, tuple(above), tuple(below)))
+        explained = _explained(folder, prefix, image, name, predictions, truth) if number < EXPLAINED else ()
+        block.samples.append(Sample(name, tuple(above), tuple(below), tuple(explained)))
     block.legend = list(_legend(truth, seen))
     return block
+
+
+def _explained(
+    folder: Path, prefix: str, image: Image.Image, sample: str, predictions: dict[str, _Kept], truth: _Truth
+) -> Iterator[Shot]:
+    """Draw what each row's distribution did to one sample."""
+    for label, kept in predictions.items():
+        if sample not in kept.explanations:
+            continue
+        explanation = explanations.read(kept.explanations[sample])
+        size = (explanation.labels.shape[1], explanation.labels.shape[0])
+        pixels = np.asarray(image if image.size == size else image.resize(size, Image.Resampling.LANCZOS))
+        file = f"{prefix}-{kept.leaf}-explained.png"
+        title = f"{label}, {sample}"
+        write_bytes(folder / file, explained_png(explanation, pixels, truth.palette, truth.classes, title=title))
+        yield Shot(file, f"{label}: {alternative(explanation)}", photo=True)
 
 
 def difference(

@@ -10,11 +10,13 @@ import csv
 import html
 import io
 from collections.abc import Iterable
+from dataclasses import fields
 
-from gald.tables.content import SCORES, Comparison, Content, Line
+from gald.tables.content import MEASURES, SCORES, Comparison, Content, Line, Machine
 from gald.tables.statistics import Spread, points, verdict
 
 NOT_AVAILABLE = "not available"
+_MACHINE = tuple(entry.name for entry in fields(Machine))
 _TEXT_COLUMNS = ("Benchmark", "Row", "Protocol", "Source and protocol")
 
 
@@ -24,7 +26,7 @@ def to_csv(content: Content) -> str:
     for column in content.columns:
         header += [column, f"{column}_deviation", f"{column}_values"]
         header += [f"published_{column}", f"published_{column}_source"]
-    header += ["protocol"]
+    header += [*(_MACHINE if content.measures else ()), "protocol"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
@@ -44,6 +46,8 @@ def _csv_cells(content: Content, line: Line) -> list[object]:
         published = line.published.get(column)
         source = "; ".join((published.method, published.protocol, published.source)) if published else ""
         cells += [repr(published.value) if published else "", source]
+    if content.measures:
+        cells += ["" if line.machine is None else getattr(line.machine, name) for name in _MACHINE]
     return [*cells, line.protocol]
 
 
@@ -79,7 +83,12 @@ def _grid_of_rows(content: Content) -> tuple[list[str], list[list[str]]]:
     cited = [column for column in content.columns if any(column in line.published for line in content.lines)]
     cited = cited or list(content.columns[:1])  # so that a missing number is said to be missing
     header = [*(["Benchmark"] if several else []), "Row", "Parameters (M)", "GMACs"]
-    header += [*(SCORES[column] for column in content.columns), "n", *(["Protocol"] if protocols else [])]
+    header += [MEASURES[measure] for measure in content.measures]
+    scored = bool(
+        content.columns
+    )  # a table of costs shows no seeds, and how the scores came about is none of its business
+    header += [*(SCORES[column] for column in content.columns), *(["n"] if scored else [])]
+    header += ["Protocol"] if protocols and scored else []
     for column in cited if full else []:
         header += [f"Published {SCORES[column]}", "Ours - published", "Source and protocol"]
     rows = []
@@ -90,12 +99,20 @@ def _grid_of_rows(content: Content) -> tuple[list[str], list[list[str]]]:
             _three_digits(line.parameters / 1e6),
             _three_digits(line.gmacs),
         ]
-        cells += [*(score_cell(line.spreads.get(column)) for column in content.columns), str(len(line.seeds))]
-        cells += [line.protocol] if protocols else []
+        cells += [_measure_cell(line.machine, measure) for measure in content.measures]
+        cells += [*(score_cell(line.spreads.get(column)) for column in content.columns)]
+        cells += [str(len(line.seeds))] if scored else []
+        cells += [line.protocol] if protocols and scored else []
         for column in cited if full else []:
             cells += _published_cells(line, column)
         rows.append(cells)
     return header, rows
+
+
+def _measure_cell(machine: Machine | None, measure: str) -> str:
+    if machine is None:
+        return "not measured"
+    return f"{machine.peak_bytes / 2**20:.1f}" if measure == "peak_memory" else f"{machine.latency_ms:.1f}"
 
 
 def _published_cells(line: Line, column: str) -> list[str]:

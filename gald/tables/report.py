@@ -67,7 +67,11 @@ def _draw_plots(folder: Path, content: Content) -> list[dict[str, str]]:
             figures.scores_svg(content),
             "Dot: mean over seeds. Bar: one standard deviation each way. Tick: a seed.",
         ),
-        ("loss", figures.loss_svg(content), "Training loss, a line for each run, on a logarithmic scale."),
+        (
+            "loss",
+            figures.loss_svg(content) if content.columns else None,
+            "Training loss, a line for each run, on a logarithmic scale.",
+        ),
     )
     shown = []
     for name, svg, text in plots:
@@ -115,7 +119,7 @@ def _shows_not(suite: Suite, contents: Sequence[Content]) -> Iterable[str]:
         yield "The paper's numbers: no published number was measured on these scenes."
     else:
         yield "The authors' setting, unless the table says so: backbone, input size and budget are this suite's own."
-    if any(len(line.seeds) == 1 for content in contents for line in content.lines):
+    if any(len(line.seeds) == 1 for content in contents if content.columns for line in content.lines):
         yield "One seed: no verdict. Rows with a single seed differ by chance as well as by method."
     yield "Differences other than the named one are not tested; a reader who picks the largest will be misled."
 

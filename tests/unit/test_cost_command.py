@@ -24,6 +24,10 @@ def _repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("params").symlink_to(PARAMS)
 
 
+def squeezed(text: str) -> str:
+    return " ".join(text.split())
+
+
 def rows(path: str) -> list[dict[str, str]]:
     with Path(path).open(newline="") as file:
         return list(csv.DictReader(file))
@@ -44,12 +48,14 @@ def test_all_modules_alone_and_with_affinity() -> None:
     assert {(row["input"], row["dtype"], row["threads"], row["runs"]) for row in found} == {
         ("16x6x10", "float32", "1", "1")
     }
-    head, _, *table = report.splitlines()
-    assert head.startswith("One input (channels x height x width) of float32 on CPU ")
-    assert "1 thread, torch" in head
-    assert "median of 1 passes after 2 to warm up" in head
+    head, table = (part.splitlines() for part in report.split("\n\n"))
+    assert " ".join(head).startswith("One input (channels x height x width) of 16x6x10 in float32 on CPU ")
+    assert "1 thread, torch" in " ".join(head)
+    assert "median latency of 1 passes after 2 to warm up" in " ".join(head)
     assert len(table) == 2 + len(found)
-    assert "| none | 16x6x10 | 0.002 | 0.0001382 |" in report  # 2,336 parameters and 138,240 products
+    assert {len(line) for line in table} == {len(table[0])}  # aligned
+    assert max(map(len, head + table)) <= 90
+    assert "| none | 0.002 | 0.0001382 |" in squeezed(report)  # 2,336 parameters and 138,240 products
 
 
 def test_each_row_of_a_suite_once_whatever_its_seeds() -> None:
@@ -73,8 +79,8 @@ def test_figures_are_written_as_measured(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module.measuring, "measure", measure)
     report = cost(size=(4, 4), channels=16, threads=3, runs=3, csv=Path("cost.csv"))
     assert set(threads) == {3}
-    assert "| 3.0 | 2.5 | 1.0 to 4.0 |" in report
-    assert "3 threads, torch" in report
+    assert "| 3.0 | 2.5 | 1.0 to 4.0 |" in squeezed(report)
+    assert "3 threads, torch" in squeezed(report)
     row = rows("cost.csv")[0]
     assert [row[key] for key in ("peak_bytes", "latency_ms", "latency_min_ms", "latency_max_ms", "threads")] == [
         *("3145728", "2.5", "1.0", "4.0", "3")
@@ -84,7 +90,16 @@ def test_figures_are_written_as_measured(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_image_size_can_be_chosen() -> None:
     name = load_suite("smoke").runs[0].name
     report = cost([name], size=(32, 64), runs=1)
-    assert "| 3x32x64 |" in report
+    assert "of 3x32x64 in float32" in squeezed(report)
+
+
+def test_inputs_of_several_sizes_are_told_row_by_row() -> None:
+    runs = [load_suite(suite).runs[0] for suite in ("smoke", "camvid_cpu")]
+    assert len({run.params.train.crop_size for run in runs}) == 2
+    report = cost([run.name for run in runs], runs=1)
+    for run in runs:
+        row, height, width = run.name.rpartition("-seed")[0], *run.params.train.crop_size
+        assert f"| {row} | 3x{height}x{width} |" in squeezed(report)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gald import cli, files, paths
+from gald import cli, explanation, files, paths
 from gald.datasets._reader import PreparedSplit
 from gald.errors import DatasetError, GaldError, StaleMetrics
 from gald.evaluate.run import evaluate, gallery_indices
@@ -58,6 +58,7 @@ def test_kept_predictions_are_those_that_were_scored(trained: Run, prepared: Pat
     evaluate(trained)
     listing = read(paths.predictions_json(trained.name))
     assert [sample["id"] for sample in listing["samples"]] == ["test/scene00", "test/scene04"]
+    assert not any("explanation" in sample for sample in listing["samples"])  # there is no distribution
     split = PreparedSplit(prepared, ["test"])
     with np.load(paths.predictions(trained.name) / "confusion.npz") as counts:
         for sample, index in zip(listing["samples"], (0, 4), strict=True):
@@ -70,6 +71,23 @@ def test_kept_predictions_are_those_that_were_scored(trained: Run, prepared: Pat
             image = np.zeros(16, np.int64)
             image[counts["cell"][counts["image"] == index]] = counts["count"][counts["image"] == index]
             np.testing.assert_array_equal(confusion_matrix(split[index].mask, prediction, 4), image.reshape(4, 4))
+
+
+def test_what_a_distribution_does_is_kept_beside_the_predictions(make_run: Callable[..., Run], prepared: Path) -> None:
+    run = make_run("mini/camvid/ld-seed0", train=SHORT, model={"distribution": {"name": "affinity"}})
+    train(run)
+    evaluate(run)
+    folder, split = paths.predictions(run.name), PreparedSplit(prepared, ["test"])
+    first = {path.name: files.sha256(path) for path in folder.iterdir()}
+    for sample, index in zip(read(paths.predictions_json(run.name))["samples"], (0, 4), strict=True):
+        assert first[sample["explanation"]["file"]] == sample["explanation"]["sha256"]
+        found = explanation.read(folder / sample["explanation"]["file"])
+        assert found.labels.shape == split[index].mask.shape
+        with Image.open(folder / sample["file"]) as picture:
+            np.testing.assert_array_equal(found.labels, np.array(picture))
+        assert len(found.places) == len(found.weights) >= 2
+    evaluate(run)
+    assert {path.name: files.sha256(path) for path in folder.iterdir()} == first
 
 
 def test_twice_is_the_same_to_the_byte(trained: Run) -> None:
