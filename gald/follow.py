@@ -171,6 +171,8 @@ def _start_follower() -> None:
 def lower_priority() -> None:
     """Let this process compute only when nobody else wants to: beside a busy core it gets a 70th of it at most."""
     os.nice(19)
+    if os.getsid(0) != os.getpid():
+        return  # called by hand: the session is the user's, and so is its niceness
     try:
         # Where the kernel groups processes by session, niceness counts inside a session only, and this one has its own.
         Path("/proc/self/autogroup").write_text("19", encoding="ascii")

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -122,6 +123,21 @@ def test_the_command_ends_at_once_beside_another_follower(tmp_path, monkeypatch)
         assert "another process follows" in done.stderr
         _live.follow()  # also if it comes between the look and the lock
     assert not paths.follow_log().exists()
+
+
+def test_only_a_session_of_its_own_is_made_nicer(tmp_path):
+    """The file of the kernel speaks for a whole session: a command typed at a terminal must not slow the terminal."""
+    group = Path("/proc/self/autogroup")
+    if not group.exists():
+        pytest.skip("this kernel does not group processes by session")
+    code = "from gald import follow; follow.lower_priority(); print(open('/proc/self/autogroup').read().split()[-1])"
+    before = group.read_text()
+    said = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, start_new_session=own).stdout
+        for own in (False, True)
+    ]
+    assert group.read_text() == before
+    assert said == [before.split()[-1] + "\n", "19\n"]
 
 
 # What is read.
