@@ -3,6 +3,8 @@
 import ast
 import importlib
 import inspect
+import re
+import typing
 from collections.abc import Iterator
 
 import pytest
@@ -144,5 +146,9 @@ def test_options_are_named_typed_documented_and_readable_without_torch(kind, nam
     assert set(parameters) - keywords <= {"channels", "align_corners"}
     for option, said in options.items():
         assert option == option.lower()
-        assert f"    {option} : " in module.build.__doc__, f"{option} is not documented"
+        typed = re.search(rf"^    {option} : (.+)$", module.build.__doc__, re.MULTILINE)
+        assert typed, f"{option} is not documented"
+        if typing.get_origin(said.annotation) is typing.Literal:
+            values = [ast.literal_eval(value) for value in re.findall(r"\"[^\"]*\"|\d+", typed[1])]
+            assert values == list(typing.get_args(said.annotation)), f"{option}: documented are {typed[1]}"
         assert said.required or said.default == parameters[option].default
