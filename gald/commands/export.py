@@ -150,7 +150,8 @@ def _compare(network: Callable[[Tensor], Tensor], written: Written, shape: Shape
     if not difference <= TOLERANCE:  # nor is not-a-number
         raise GaldError(
             f"the exported network differs by {difference:.3g} from the network on images of {_spell(shape)}, allowed "
-            f"is {TOLERANCE:g}; nothing was written; try another --opset, the other format, or --static"
+            f"is {TOLERANCE:g}; nothing was written; if it agrees at other sizes, its code depends on the size: export "
+            "it for one with --static --size HEIGHT WIDTH; else try the other format"
         )
     return Checked(shape, difference)
 
