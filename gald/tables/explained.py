@@ -211,7 +211,7 @@ def _window(part: Any, axes: Axes, explanation: Explanation, place: int) -> None
     axes.set_title(
         f"{place + 1}: {at.why}\nrow {at.pixel[0]}, column {at.pixel[1]}; sum {weights.sum():.2f}", fontsize=8
     )
-    axes.set_xlabel("shift (positions of the feature)", fontsize=8)
+    axes.set_xlabel(f"shift (positions); sum {weights.sum():.2f}", fontsize=8)
     axes.set_anchor("W")
     bar = part.colorbar(shown, ax=axes, fraction=0.05, pad=0.03)
     bar.set_label("weight", fontsize=8)
