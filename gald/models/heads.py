@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gald.models._recompute import applied, early
 from gald.models.layers import Feature, conv_norm_act
 
 Logits = Float[Tensor, "n k h w"]
@@ -37,8 +38,8 @@ class MainHead(nn.Module):
 
     def forward(self, feature: Feature) -> Logits:
         """Logits (N, K, h, w) of the backbone's feature (N, in_channels, h, w)."""
-        context = self.after(self.block(self.before(feature)))
-        logits: Logits = self.classifier(self.fuse(torch.cat([feature, context], dim=1)))
+        context = self.after(self.block(self.before(early(feature))))
+        logits: Logits = applied(self.classifier, self.fuse(torch.cat([feature, context], dim=1)))
         return logits
 
 
@@ -63,5 +64,5 @@ class AuxHead(nn.Module):
 
     def forward(self, feature: Feature) -> Logits:
         """Logits (N, K, h, w) of an earlier feature (N, in_channels, h, w)."""
-        logits: Logits = self.classifier(self.dropout(self.transform(feature)))
+        logits: Logits = self.classifier(self.dropout(self.transform(early(feature))))
         return logits

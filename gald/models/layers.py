@@ -8,7 +8,31 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gald.models import _recompute
+
 Feature = Float[Tensor, "n c h w"]
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution, norm and perhaps ReLU at positions 0, 1 and 2; one feature is kept for the backward pass, not two.
+
+    See `gald.models._recompute`; small features are kept, as a plain sequence does.
+    """
+
+    def forward(self, feature: Feature, summand: Feature | None = None, activation: nn.Module | None = None) -> Feature:
+        """Map (N, C, H, W) to (N, C', H', W').
+
+        Parameters
+        ----------
+        feature : Tensor
+            (N, C, H, W).
+        summand : Tensor, optional
+            (N, C', H', W'), added after the norm.
+        activation : nn.Module, optional
+            What ends a sequence without a ReLU of its own.
+        """
+        convolved = _recompute.applied(self[0], feature)
+        return _recompute.norm_act(self[1], self[2] if len(self) > 2 else activation, convolved, summand)
 
 
 def conv_norm_act(
@@ -22,7 +46,7 @@ def conv_norm_act(
     padded: bool = True,
     bias: bool = False,
     activation: bool = True,
-) -> nn.Sequential:
+) -> ConvNormAct:
     """Convolution, batch normalisation and, if wanted, ReLU.
 
     Parameters
@@ -40,7 +64,7 @@ def conv_norm_act(
 
     Returns
     -------
-    nn.Sequential
+    ConvNormAct
         Convolution, norm and ReLU at positions 0, 1 and 2.
     """
     padding = dilation * (kernel_size // 2) if padded else 0
@@ -50,7 +74,7 @@ def conv_norm_act(
     ]
     if activation:
         layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
+    return ConvNormAct(*layers)
 
 
 def resize(feature: Feature, size: tuple[int, int], *, align_corners: bool) -> Feature:

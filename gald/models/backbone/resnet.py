@@ -14,6 +14,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from gald.models._recompute import applied
 from gald.models.backbone._features import IMAGENET, Channels, Features, initialise
 from gald.models.layers import Feature, conv_norm_act
 
@@ -39,8 +40,12 @@ class Bottleneck(nn.Module):
 
     def forward(self, feature: Feature) -> Feature:
         """Map (N, in_channels, H, W) to (N, 4 width, H / stride, W / stride)."""
-        activated: Feature = self.activation(self.residual(feature) + self.shortcut(feature))
-        return activated
+        *narrow, widen = self.residual
+        residual = feature
+        for part in narrow:
+            residual = part(residual)
+        summed: Feature = widen(residual, self.shortcut(feature), self.activation)
+        return summed
 
 
 def _stage(in_channels: int, width: int, blocks: int, stride: int, dilations: tuple[int, ...]) -> nn.Sequential:
@@ -94,7 +99,11 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         """Map normalised images (N, 3, H, W) to features at the output stride."""
-        aux = self.stage3(self.stage2(self.stage1(self.stem(images))))
+        *convolutions, pool = self.stem
+        feature = images
+        for part in convolutions:
+            feature = part(feature)
+        aux = self.stage3(self.stage2(self.stage1(applied(pool, feature))))
         return Features(main=self.stage4(aux), aux=aux)
 
 
