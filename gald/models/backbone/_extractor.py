@@ -19,7 +19,11 @@ from gald.plugins import nearest
 
 _REFUSALS = (TypeError, ValueError, NotImplementedError, AssertionError, RuntimeError)  # what timm raises of options
 _ODD = (97, 129)  # one more than a multiple of every stride
-_ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})  # as one or another of timm's networks says it
+_ANY_SIZE: tuple[dict[str, Any], ...] = (
+    {"dynamic_img_size": True},
+    {"strict_img_size": False},
+    {},
+)  # as one or another of timm's networks says it
 
 
 class Fit(NamedTuple):
