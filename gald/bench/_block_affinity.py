@@ -25,7 +25,7 @@ _WINDOWS = (3, 5)
 class Size(NamedTuple):
     """Shape (N, C, H, W) of both features."""
 
-    count: int = 2
+    images: int = 2
     channels: int = 512
     height: int = 97
     width: int = 97
