@@ -24,7 +24,7 @@ from gald.datasets._reader import PreparedSplit, Sample, Store
 from gald.errors import DatasetError, StaleMetrics
 from gald.evaluate.cost import Cost, cost
 from gald.evaluate.explain import distribution_of, explain
-from gald.inference import channels_last, predict
+from gald.inference import channels_last, for_prediction, predict
 from gald.memory import keep_freed_memory
 from gald.metrics import Counts, Mask, Scores, boundary_band, confusion_matrix, scores
 from gald.models import weights
@@ -111,7 +111,7 @@ def evaluate(run: Run, *, store: Store = "auto") -> None:
         model = weights.load(paths.weights(run.name), classes=split.manifest["classes"])
         model = channels_last(model.to(run.params.train.device))
         with files.replaced_folder(paths.predictions(run.name)) as predictions:
-            tally = _predict_split(run, model, split, predictions)
+            tally = _predict_split(run, for_prediction(model), split, predictions)
         price = cost(model, run.params.train.crop_size)
         metrics = _metrics(run, record, split, tally, price)
         files.write_json(paths.metrics(run.name), metrics)

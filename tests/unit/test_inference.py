@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gald.inference import as_input, channels_last, predict
+from gald.inference import as_input, channels_last, for_prediction, predict
 from gald.models.segmentor import Segmentor, build_segmentor
 from gald.params import ModelParams, read_yaml
 
@@ -52,3 +52,11 @@ def test_the_auxiliary_head_and_training_mode_are_no_matter(model: Segmentor) ->
     first = predict(model, image, (32, 32))
     np.testing.assert_array_equal(predict(model, image, (32, 32)), first)
     assert not torch.is_inference_mode_enabled()
+
+
+def test_the_copy_for_prediction_predicts_the_same(model: Segmentor) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    fast = for_prediction(model)
+    found = predict(fast, image, (48, 64))
+    assert (found == predict(model, image, (48, 64))).mean() > 0.999  # a tie may fall to the other class
+    np.testing.assert_array_equal(predict(for_prediction(model), image, (48, 64)), found)
