@@ -24,7 +24,7 @@ from gald.commands._predict_files import Job, plan
 from gald.datasets import load_spec, names
 from gald.datasets._spec import DatasetSpec
 from gald.errors import ModelError, ParamsError
-from gald.inference import channels_last
+from gald.inference import for_prediction
 from gald.inference import predict as predict_image
 from gald.models import weights as weights_file
 from gald.models.segmentor import Segmentor
@@ -112,7 +112,7 @@ class Predictor:
         colours = voc_palette(model.num_classes) if spec is None else spec.palette
         self.palette: Pixels = np.array(colours, dtype=np.uint8)
         self.raw_ids = _raw_ids(spec, weights) if raw_ids else None
-        self.model: Segmentor = channels_last(model.to(device))
+        self.model: Segmentor = for_prediction(model.to(device))
 
     @cached_property
     def least_side(self) -> int:
