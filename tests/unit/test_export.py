@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gald import files, plugins
 from gald.cli import main
@@ -46,8 +47,11 @@ def save(path: str, **changes: object) -> Path:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
             module.momentum = 1.0
+    scenes = functional.interpolate(
+        torch.rand(4, 3, 4, 6), (64, 96)
+    )  # noise looks alike far up: norms would amplify it
     with torch.no_grad():
-        model(torch.rand(4, 3, 64, 96))  # norms of an untrained network that fit its features, as a trained one's do
+        model(scenes)  # norms of an untrained network that fit its features, as a trained one's do
     weights_file.save(Path(path), model, params, CLASSES)
     return Path(path)
 
