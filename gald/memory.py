@@ -1,4 +1,4 @@
-"""Keep freed memory for the next iteration, instead of handing it to the system and asking for it again.
+"""Memory: what is free, whether it ran out, and keeping what was freed for the next iteration.
 
 glibc returns large blocks to the kernel as soon as they are freed. A training step allocates the same hundreds of
 megabytes each time, and the kernel must zero every page anew: for 171 classes at full resolution that was 41 % of the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # <malloc.h>
 _TRIM_BYTES = 2**31 - 1  # the largest that fits the call's int
@@ -30,3 +31,19 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _TRIM_BYTES), (_M_TOP_PAD, _PAD_BYTES))
     return all(mallopt(option, value) == 1 for option, value in settings)
+
+
+def free_bytes() -> int | None:
+    """Memory that the system can still give away; None where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out, which torch's allocator of the CPU says in words alone."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, without torch
+    return named or "can't allocate memory" in str(error)

@@ -71,6 +71,11 @@ def weights(run: str) -> Path:
     return run_dir(run) / "weights.safetensors"
 
 
+def best_weights(run: str) -> Path:
+    """Weights that validated best, where a run was validated on the way."""
+    return run_dir(run) / "best.safetensors"
+
+
 def run_params(run: str) -> Path:
     """Merged params of the run, written out by the training."""
     return run_dir(run) / "params.yaml"

@@ -25,10 +25,19 @@ _LOOK_S = 0.5
 
 
 class Watch:
-    """Collects reasons to stop; the loop asks once an iteration."""
+    """Collects reasons to stop; the loop asks once an iteration.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    patience_s : float or None
+        Seconds after a signal in which the loop must have ended, else the process ends where it is: with other
+        processes it may wait inside an operation for one that is gone, and never ask.
+    """
+
+    def __init__(self, patience_s: float | None = None) -> None:
         self._signal: str | None = None
+        self._patience_s = patience_s
+        self._timer: threading.Timer | None = None
         self._parent = _parent_to_watch()
 
     def reason(self) -> str | None:
@@ -44,12 +53,21 @@ class Watch:
         if self._signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._signal = f"it was sent {signal.Signals(number).name}"
+        if self._patience_s is not None and self._timer is None:
+            self._timer = threading.Timer(self._patience_s, os._exit, (EX_TEMPFAIL,))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def end(self) -> None:
+        """The loop has ended: nothing has to be hurried any more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 @contextmanager
-def watched() -> Iterator[Watch]:
-    """Turn signals into reasons to stop for the length of the block."""
-    watch = Watch()
+def watched(patience_s: float | None = None) -> Iterator[Watch]:
+    """Turn signals into reasons to stop for the length of the block; `patience_s` as in `Watch`."""
+    watch = Watch(patience_s)
     if threading.current_thread() is not threading.main_thread():
         yield watch  # Python delivers signals to the main thread only
         return
@@ -57,6 +75,7 @@ def watched() -> Iterator[Watch]:
     try:
         yield watch
     finally:
+        watch.end()
         for number, handler in before.items():
             signal.signal(number, handler)
 

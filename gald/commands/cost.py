@@ -19,11 +19,10 @@ import torch
 from torch import nn
 
 from gald import files, plugins
-from gald.commands.predict import is_out_of_memory
 from gald.datasets import load_spec
 from gald.errors import GaldError, ModelError, ParamsError
 from gald.evaluate import cost as measuring
-from gald.memory import keep_freed_memory
+from gald.memory import is_out_of_memory, keep_freed_memory
 from gald.models.block import GlobalThenLocal
 from gald.models.segmentor import build_segmentor
 from gald.models.weights import unpretrained

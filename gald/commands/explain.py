@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from gald import files
-from gald.commands.predict import Pixels, Predictor, is_out_of_memory, read
+from gald.commands.predict import Pixels, Predictor, read
 from gald.errors import DatasetError, GaldError, ModelError
 from gald.evaluate import explain as looking
 from gald.explanation import Explanation
 from gald.inference import predict
+from gald.memory import is_out_of_memory
 from gald.prepare.images import reason
 from gald.tables.explained import alternative, explained_png
 

@@ -26,6 +26,7 @@ from gald.datasets._spec import DatasetSpec
 from gald.errors import ModelError, ParamsError
 from gald.inference import for_prediction
 from gald.inference import predict as predict_image
+from gald.memory import free_bytes, is_out_of_memory
 from gald.models import weights as weights_file
 from gald.models.segmentor import Segmentor
 from gald.prepare import images
@@ -150,7 +151,7 @@ class Predictor:
     def _mask(self, image: Pixels) -> Pixels:
         """Train ids of an image of any size; one too small for the network is continued by its edge pixels."""
         height, width = image.shape[:2]
-        free = _free_bytes() if self.model.mean.device.type == "cpu" else None
+        free = free_bytes() if self.model.mean.device.type == "cpu" else None
         if free is not None and self._score_bytes(image) > free:  # the system would end the process instead of failing
             raise MemoryError
         if min(height, width) < _LEAST_SIDES[-1]:
@@ -163,7 +164,7 @@ class Predictor:
         return int(4 * self.model.num_classes * image.shape[0] * image.shape[1])
 
     def _too_large(self, image: Pixels) -> str:
-        free = _free_bytes() if self.model.mean.device.type == "cpu" else torch.cuda.mem_get_info()[0]
+        free = free_bytes() if self.model.mean.device.type == "cpu" else torch.cuda.mem_get_info()[0]
         return (
             f"{image.shape[1]}x{image.shape[0]} pixels take more memory than there is: the scores of "
             f"{self.model.num_classes} classes alone are {self._score_bytes(image) / 2**30:.2f} GiB, free are "
@@ -245,18 +246,3 @@ def _encoded(picture: Image.Image, suffix: str) -> bytes:
     else:
         picture.save(out, format="PNG")
     return out.getvalue()
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether memory ran out, which torch's allocator of the CPU says in words alone."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _free_bytes() -> int | None:
-    """Memory that the system can still give away; None where it does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else None

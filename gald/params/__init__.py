@@ -6,6 +6,7 @@ is validated once and written out beside the run.
 """
 
 from gald.params._merge import Layer, Merged, read_yaml
+from gald.params._paper import paper_params
 from gald.params._run_params import RunParams
 from gald.params._runs import Run
 from gald.params._sections import (
@@ -57,6 +58,7 @@ __all__ = [
     "find_run",
     "load_suite",
     "load_table",
+    "paper_params",
     "read_yaml",
     "suite_names",
     "suites_of_scale",

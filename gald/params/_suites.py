@@ -231,8 +231,8 @@ def _table_cells(
 def _run_params(suite: SuiteParams, table: Table, row: str, dataset: str, seed: int, root: Path) -> RunParams:
     adjusted = suite.tables[table.name].adjust.get(row, {})
     layers = [
-        *_with_dataset(root / "base.yaml", "", dataset, shared=("download", "prepare")),
-        *_with_dataset(root / "recipes.yaml", suite.recipe, dataset),
+        *with_dataset(root / "base.yaml", "", dataset, shared=("download", "prepare")),
+        *with_dataset(root / "recipes.yaml", suite.recipe, dataset),
         Layer(f"{suite.file}: overrides", suite.overrides),
         Layer(f"{root}/tables/{table.name}.yaml: rows.{row}", table.rows[row]),
         Layer(f"{suite.file}: tables.{table.name}.adjust.{row}", adjusted),
@@ -248,7 +248,7 @@ def _run_params(suite: SuiteParams, table: Table, row: str, dataset: str, seed: 
     return validated(RunParams, content, lambda path: merged.origin(path) or layers[-1].origin)
 
 
-def _with_dataset(path: Path, entry: str, dataset: str, shared: tuple[str, ...] = ()) -> Iterator[Layer]:
+def with_dataset(path: Path, entry: str, dataset: str, shared: tuple[str, ...] = ()) -> Iterator[Layer]:
     """Layers of a file: what holds for all benchmarks, then what its `datasets` says of this one."""
     content = read_yaml(path)
     origin = f"{path}: {entry}".removesuffix(": ")

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,30 +38,33 @@ class Checkpoint:
         What the state is of: digests of params and manifest. Other identities are never resumed.
     origins : list of dict
         What made it, code and environment, oldest first. A change there is resumed with a warning and recorded.
-    interval : list of float
-        Sums of the logged interval that was under way.
-    model, momenta : dict of Tensor
-        Parameters and buffers of the network, and the optimiser's momenta, by name.
+    progress : dict
+        Numbers that go on from here: the ``interval`` under way, the ``scale`` of fp16, the ``best`` validation.
+    tensors : dict of dict of Tensor
+        By kind, then by name: ``model``, parameters and buffers of the network; ``optimiser``, what it remembers;
+        ``average``, the moving average of the weights, if there is one.
     """
 
     iteration: int
     identity: dict[str, str]
     origins: list[dict[str, Any]]
-    interval: list[float]
-    model: dict[str, Tensor]
-    momenta: dict[str, Tensor]
+    progress: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]]
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically, then remove all but the two newest."""
-    tensors = {f"model/{name}": value.detach().cpu().contiguous() for name, value in checkpoint.model.items()}
-    tensors |= {f"momenta/{name}": value.cpu().contiguous() for name, value in checkpoint.momenta.items()}
-    payload = safetensors.torch.save(tensors)
+    flat = {
+        f"{kind}:{name}": value.detach().cpu().contiguous()
+        for kind, named in checkpoint.tensors.items()
+        for name, value in named.items()
+    }
+    payload = safetensors.torch.save(flat)
     header = {
         "iteration": checkpoint.iteration,
         "identity": checkpoint.identity,
         "origins": checkpoint.origins,
-        "interval": checkpoint.interval,
+        "progress": checkpoint.progress,
     }
     line = json.dumps({"sha256": _digest(header, payload), **header})
     files.write_bytes(folder / f"{checkpoint.iteration:09d}{_SUFFIX}", line.encode() + b"\n" + payload)
@@ -90,7 +92,7 @@ def load(folder: Path, identity: dict[str, str]) -> Checkpoint | None:
     for path in _newest_first(folder):
         try:
             checkpoint = _read(path)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             _LOG.warning("%s is damaged (%s); trying an older checkpoint", path, error)
             continue
         changed = [key for key, value in identity.items() if checkpoint.identity.get(key) != value]
@@ -99,6 +101,18 @@ def load(folder: Path, identity: dict[str, str]) -> Checkpoint | None:
             return None
         return checkpoint
     return None
+
+
+def bests(folder: Path) -> set[int]:
+    """Iterations whose weights the checkpoints call the best so far."""
+    found = (_header(path)["progress"]["best"] for path in _newest_first(folder))
+    return {best["iteration"] for best in found if best is not None}
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        header: dict[str, Any] = json.loads(file.readline())
+    return header
 
 
 def clear(folder: Path) -> None:
@@ -115,12 +129,11 @@ def _read(path: Path) -> Checkpoint:
     header = json.loads(line)
     if header.pop("sha256") != _digest(header, payload):
         raise ValueError("its digest does not match")
-    tensors = safetensors.torch.load(payload)
-    return Checkpoint(**header, model=dict(_below("model/", tensors)), momenta=dict(_below("momenta/", tensors)))
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    return ((name.removeprefix(prefix), value) for name, value in tensors.items() if name.startswith(prefix))
+    tensors: dict[str, dict[str, Tensor]] = {}
+    for name, value in safetensors.torch.load(payload).items():
+        kind, _, rest = name.partition(":")
+        tensors.setdefault(kind, {})[rest] = value
+    return Checkpoint(**header, tensors=tensors)
 
 
 def _digest(header: dict[str, Any], payload: bytes) -> str:

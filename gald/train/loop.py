@@ -8,99 +8,78 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor, nn
 
 from gald.errors import TrainingDiverged, TrainingInterrupted
 from gald.inference import as_input
-from gald.losses import segmentation_loss
+from gald.losses import Losses, segmentation_loss, valid_weight
 from gald.models.segmentor import Segmentor
 from gald.params import TrainParams
+from gald.train import faults
+from gald.train.averaging import Average
+from gald.train.interval import Interval, IterationLosses
 from gald.train.loader import Batch, Samples, batches
-from gald.train.optimiser import SGD
+from gald.train.optimiser import Optimiser
+from gald.train.parallel import World
+from gald.train.precision import Precision
 from gald.train.schedule import learning_rate
-
-_DROPOUT_STREAM = 2
-
-
-@dataclass
-class Interval:
-    """Sums over the iterations since the last history line; times are this process's own."""
-
-    count: int = 0
-    loss: float = 0.0
-    main_loss: float = 0.0
-    aux_loss: float = 0.0
-    seconds: float = 0.0
-    waited: float = 0.0
-    timed: int = 0
-
-    def add(self, losses: IterationLosses, seconds: float, waited: float) -> None:
-        """Count one iteration that took `seconds`, of which `waited` passed until its batch was there."""
-        self.count += 1
-        self.loss += losses.total
-        self.main_loss += losses.main
-        self.aux_loss += losses.aux
-        self.timed += 1
-        self.seconds += seconds
-        self.waited += waited
-
-    def line(self, iteration: int, rate: float, batch_size: int) -> dict[str, Any]:
-        """History line of the interval that ends with `iteration`: means of losses, images a second, share waited."""
-        return {
-            "iteration": iteration,
-            "loss": self.loss / self.count,
-            "main_loss": self.main_loss / self.count,
-            "aux_loss": self.aux_loss / self.count,
-            "learning_rate": rate,
-            "images_per_second": round(self.timed * batch_size / self.seconds, 3),
-            "data_wait": round(self.waited / self.seconds, 4),
-            "timestamp": round(time.time(), 3),
-        }
-
-    @property
-    def sums(self) -> list[float]:
-        """What a resumed training needs to end the interval with the same means."""
-        return [self.count, self.loss, self.main_loss, self.aux_loss]
-
-    @classmethod
-    def resumed(cls, sums: list[float]) -> Interval:
-        """Interval of a checkpoint's `sums`."""
-        count, loss, main_loss, aux_loss = sums
-        return cls(int(count), loss, main_loss, aux_loss)
-
-
-@dataclass(frozen=True)
-class IterationLosses:
-    """Losses of one iteration as numbers; the auxiliary one is 0 without an auxiliary head."""
-
-    total: float
-    main: float
-    aux: float
+from gald.train.seeding import seed_dropout
 
 
 @dataclass
 class State:
-    """All that changes while a network is trained."""
+    """All that changes while a network is trained.
+
+    Attributes
+    ----------
+    model : Segmentor
+        The network.
+    network : nn.Module
+        What is called to compute its logits: the model itself, compiled, or wrapped for several processes.
+    average : Average or None
+        Moving average of its weights.
+    best : dict or None
+        ``iteration`` and ``mean_iou`` of the best validation so far, and how many came after it (``since``).
+    """
 
     model: Segmentor
-    optimiser: SGD
+    network: nn.Module
+    optimiser: Optimiser
+    precision: Precision
+    average: Average | None = None
     iteration: int = 0
     interval: Interval = field(default_factory=Interval)
+    best: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop tells the outside, and what it asks."""
+    """What the loop tells the outside, and what it asks.
+
+    Attributes
+    ----------
+    stop : callable
+        Asked once an iteration: a reason to stop, or None.
+    keep : callable
+        Told to write a checkpoint.
+    write : callable
+        Given a history line.
+    show : callable
+        Told iteration and loss, for the terminal.
+    validate : callable
+        Asked for scores after the iterations that the params name; returns numbers for the history line.
+    """
 
     stop: Callable[[], str | None]
     keep: Callable[[State], None]
     write: Callable[[dict[str, Any]], None]
     show: Callable[[int, float], None]
+    validate: Callable[[State], dict[str, float]]
 
 
-def train(state: State, samples: Samples, params: TrainParams, hooks: Hooks) -> None:
-    """Train from `state.iteration` to `params.max_iters`.
+def train(state: State, samples: Samples, params: TrainParams, hooks: Hooks, world: World) -> None:
+    """Train from `state.iteration` to `params.max_iters`, or to where validation ends it early.
 
     Parameters
     ----------
@@ -113,11 +92,13 @@ def train(state: State, samples: Samples, params: TrainParams, hooks: Hooks) -> 
     hooks : Hooks
         `write` gets a history line every `log_every` iterations and at the end, `keep` the state every
         `checkpoint_every` iterations and before a stop.
+    world : World
+        The processes that share each batch.
 
     Raises
     ------
     TrainingDiverged
-        The loss is not finite.
+        Loss or gradient is not finite.
     TrainingInterrupted
         `hooks.stop` gave a reason; the state was kept.
     DatasetError
@@ -125,53 +106,88 @@ def train(state: State, samples: Samples, params: TrainParams, hooks: Hooks) -> 
     """
     state.model.train()
     ended = time.perf_counter()
-    for iteration, batch in batches(samples, params, state.iteration):
+    for iteration, batch in batches(samples, params, state.iteration, rank=world.rank, world=world.size):
+        if ended_early(state, params):
+            return
         waited = time.perf_counter() - ended
         rate = rate_at(iteration, params)
-        losses = train_one_iteration(state, batch, params, iteration, rate)
+        losses = train_one_iteration(state, batch, params, iteration, rate, world)
         state.iteration = iteration + 1
         ended, began = time.perf_counter(), ended
         state.interval.add(losses, ended - began, waited)
         last = state.iteration == params.max_iters
-        if last or state.iteration % params.log_every == 0:
-            hooks.write(state.interval.line(state.iteration, rate, params.batch_size))
+        scored = hooks.validate(state) if _due(state.iteration, params.validation.every, last) else {}
+        if scored or last or state.iteration % params.log_every == 0:
+            hooks.write(state.interval.line(state.iteration, rate, params.batch_size, world) | scored)
             state.interval = Interval()
         hooks.show(state.iteration, losses.total)
-        if not last and (reason := hooks.stop()):
+        if last:
+            return
+        reason = hooks.stop()
+        if world.any(reason is not None):
             hooks.keep(state)
             raise TrainingInterrupted(
-                f"stopped after iteration {state.iteration} of {params.max_iters}, because {reason}; "
-                "the same command goes on from there"
+                f"stopped after iteration {state.iteration} of {params.max_iters}, because "
+                f"{reason or 'another process was told to stop'}; the same command goes on from there"
             )
-        if not last and state.iteration % params.checkpoint_every == 0:
+        if state.iteration % params.checkpoint_every == 0:
             hooks.keep(state)
+        if scored:
+            ended = time.perf_counter()  # scores are no part of an iteration's time
 
 
 def train_one_iteration(
-    state: State, batch: Batch, params: TrainParams, iteration: int, rate: float
+    state: State, batch: Batch, params: TrainParams, iteration: int, rate: float, world: World
 ) -> IterationLosses:
-    """Forward, backward and update on one batch.
+    """Forward, backward and update on one batch, in as many parts as the params say.
 
     Raises
     ------
     TrainingDiverged
-        The loss is not finite; the network was not updated.
+        Loss or gradient is not finite; the network was not updated.
     """
-    seed_dropout(params.seed, iteration)
-    images = as_input(batch.images.to(params.device))
-    masks = batch.masks.to(params.device).long()
-    output = state.model(images, with_aux=state.model.aux_head is not None)
-    losses = segmentation_loss(output, masks, params)
-    numbers = IterationLosses(losses.total.item(), losses.main.item(), 0.0 if losses.aux is None else losses.aux.item())
-    if not math.isfinite(numbers.total):
-        raise TrainingDiverged(
-            f"iteration {iteration + 1}: the loss is {numbers.total} (main {numbers.main}, auxiliary {numbers.aux}) at "
-            f"learning rate {rate:.3g} on samples {', '.join(batch.ids)}; lower train.learning_rate, or raise "
-            "train.warmup_iters, if these samples are in order"
-        )
-    torch.autograd.backward(losses.total)
-    state.optimiser.step(rate)
+    masks = batch.masks.to(world.device)
+    # The pixels of all parts and processes together: a mean of their means would weigh pixels unequally.
+    denominator = world.total(_valid(state, params, masks)) / world.size
+    seen: list[Losses] = []
+    for part, (images, mask) in enumerate(_parts(batch.images, masks, params)):
+        seed_dropout(params.seed, iteration, world.rank * params.micro_batches + part)
+        inputs = as_input(images.to(world.device))
+        with world.accumulating(state.network, part + 1 == params.micro_batches):
+            with state.precision.autocast():
+                scores = state.network(inputs, with_aux=state.model.aux_head is not None, full_size=False)
+            losses = _loss(state, params, mask, denominator)(scores)
+            torch.autograd.backward(state.precision.scaled(losses.total))
+        seen.append(losses)
+    state.precision.unscale(state.optimiser)
+    gradients = [value.grad for value in state.model.parameters() if value.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    numbers = IterationLosses.of(seen, norm)
+    if not math.isfinite(numbers.total) or not (math.isfinite(numbers.gradient_norm) or state.precision.overflows):
+        raise TrainingDiverged(_what_diverged(state, batch, params, iteration, rate, numbers, world))
+    if params.clip_gradient_norm is not None:
+        nn.utils.clip_grads_with_norm_(list(state.model.parameters()), params.clip_gradient_norm, norm)
+    state.precision.step(state.optimiser, rate)
+    state.optimiser.drop_gradients()
+    if state.average is not None:
+        state.average.update(state.model, iteration)
     return numbers
+
+
+def _parts(images: Tensor, masks: Tensor, params: TrainParams) -> zip[tuple[Tensor, Tensor]]:
+    """Cut a process's share of the batch into micro-batches."""
+    return zip(images.chunk(params.micro_batches), masks.chunk(params.micro_batches), strict=True)
+
+
+def _valid(state: State, params: TrainParams, masks: Tensor) -> Tensor:
+    return valid_weight(masks, state.model.num_classes, params.loss.class_weights)
+
+
+def _loss(state: State, params: TrainParams, mask: Tensor, denominator: Tensor) -> Callable[[Any], Losses]:
+    def loss(scores: Any) -> Losses:
+        return segmentation_loss(scores, mask, params, align_corners=state.model.align_corners, denominator=denominator)
+
+    return loss
 
 
 def rate_at(iteration: int, params: TrainParams) -> float:
@@ -185,9 +201,38 @@ def rate_at(iteration: int, params: TrainParams) -> float:
     )
 
 
-def seed_dropout(seed: int, iteration: int) -> None:
-    """Make torch's own draws (dropout) a function of seed and iteration, so that no random state is ever saved."""
-    words = np.random.SeedSequence((seed, _DROPOUT_STREAM, iteration)).generate_state(2)
-    torch.default_generator.manual_seed(int(words[0]) << 31 ^ int(words[1]))
-    if torch.cuda.is_available():
-        torch.cuda.manual_seed(int(words[0]))
+def ended_early(state: State, params: TrainParams) -> bool:
+    """Whether validation has gone without a better score for as long as the params allow."""
+    patience = params.validation.patience
+    return patience is not None and state.best is not None and state.best["since"] >= patience
+
+
+def _due(iteration: int, every: int, last: bool) -> bool:
+    return every > 0 and (last or iteration % every == 0)
+
+
+def _what_diverged(
+    state: State,
+    batch: Batch,
+    params: TrainParams,
+    iteration: int,
+    rate: float,
+    numbers: IterationLosses,
+    world: World,
+) -> str:
+    """Compute the iteration once more to find the layer, and say all that is known."""
+    masks = batch.masks.to(world.device)
+    denominator = _valid(state, params, masks)
+    where: list[str] = []
+    for part, (images, mask) in enumerate(_parts(batch.images, masks, params)):
+        seed_dropout(params.seed, iteration, world.rank * params.micro_batches + part)
+        inputs, loss = as_input(images.to(world.device)), _loss(state, params, mask, denominator)
+        with state.precision.autocast():
+            where += filter(None, [faults.first_bad_layer(state.model, inputs, loss)])
+    first = next(iter(where), faults.NOWHERE)
+    return (
+        f"iteration {iteration + 1}: the loss is {numbers.total:.6g} (main {numbers.main:.6g}, auxiliary "
+        f"{numbers.aux:.6g}), the gradient's norm {numbers.gradient_norm:.6g}, at learning rate {rate:.3g} on samples "
+        f"{', '.join(batch.ids)}; not finite first: {first}. The last good checkpoint stays. Lower "
+        "train.learning_rate, raise train.warmup_iters or set train.clip_gradient_norm, if these samples are in order"
+    )

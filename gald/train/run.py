@@ -3,62 +3,43 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch.utils import deterministic
 
-from gald import files, follow, locking, paths, provenance
-from gald.datasets._reader import PreparedSplit, Store
-from gald.errors import DatasetError, GaldError, TrainingInterrupted
-from gald.inference import channels_last
-from gald.memory import keep_freed_memory
-from gald.models import weights
-from gald.models.segmentor import Segmentor, build_segmentor
+from gald import follow, locking, paths
+from gald.datasets._reader import Store
+from gald.errors import GaldError, TrainingInterrupted
+from gald.memory import is_out_of_memory, keep_freed_memory
 from gald.params import Run, TrainParams
 from gald.train import checkpoint, history, loop
+from gald.train.faults import what_to_lower
 from gald.train.loader import CachedSamples
-from gald.train.optimiser import SGD
+from gald.train.norms import training_mode
+from gald.train.parallel import World, joined, lost_peer
+from gald.train.publish import publish
+from gald.train.recipe import Line, as_table, effective_recipe, refuse_departures
+from gald.train.start import build_state, keeper, take_over
+from gald.train.task import Task, stop_early, task_of
+from gald.train.validation import Validation, drop_other_bests
 from gald.watch import watched
 
 _LOG = logging.getLogger("gald.train")
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A run together with what it is trained on."""
-
-    run: Run
-    split: PreparedSplit
-    code: dict[str, Any]  # as it was when the training began: files may change while it runs
-
-    @property
-    def classes(self) -> list[str]:
-        names: list[str] = self.split.manifest["classes"]
-        return names
-
-    @property
-    def identity(self) -> dict[str, str]:
-        return {"params": self.run.digest(), "data": self.split.manifest_sha256}
-
-    @property
-    def folder(self) -> Path:
-        return paths.checkpoint_dir(self.run.name)
-
-    @property
-    def growing_history(self) -> Path:
-        # Beside the checkpoints: Snakemake removes declared outputs, and a linked DVC cache makes them read-only.
-        return paths.growing_history(self.run.name)
+_PATIENCE_S = 20.0  # of a process that was told to stop and may wait for one that is gone
+_WAITS_MUCH = 0.2
+_SETTLED_S = 20.0
 
 
 def train(run: Run, *, store: Store = "auto") -> None:
     """Train a run to its end, going on from its last checkpoint if there is one.
+
+    Started by torchrun, it is one of the processes that train together.
 
     Parameters
     ----------
@@ -74,180 +55,144 @@ def train(run: Run, *, store: Store = "auto") -> None:
         during the training.
     RunBusy
         Another process trains this run.
+    ParamsError
+        The recipe departs from the paper's, and the params are strict.
     TrainingDiverged
-        The loss is not finite; the last good checkpoint stays.
+        Loss or gradient is not finite; the last good checkpoint stays.
     TrainingInterrupted
-        Stopped by a signal, or because the parent process died; the same command goes on.
+        Stopped by a signal, or because the parent or another process of the training died; the same command goes on.
+    GaldError
+        Memory ran out; the message says what to lower.
     """
     params = run.params.train
-    with locking.held(run.name, wait_s=locking.WAIT_S), watched() as watch, reproducible(params):
-        task = _task(run, store)
-        task.split.check_store(partial(_stop_early, watch.reason))
+    with ExitStack() as stack:
+        world = stack.enter_context(joined(params))
+        if world.first:
+            stack.enter_context(locking.held(run.name, wait_s=locking.WAIT_S))
+        watch = stack.enter_context(watched(_PATIENCE_S if world.size > 1 else None))
+        stack.enter_context(reproducible(params))
+        try:
+            _train(run, store, world, watch.reason)
+        except RuntimeError as error:
+            if world.size == 1 or not lost_peer(error):
+                raise
+            raise TrainingInterrupted(
+                f"process {world.rank} of {world.size} lost another one, whose own message says why; started again, "
+                "they go on from the last checkpoint"
+            ) from error
+
+
+def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None]) -> None:
+    params = run.params.train
+    task = task_of(run, store)
+    task.split.check_store(partial(stop_early, reason))
+    if world.first:
         paths.run_json(run.name).unlink(missing_ok=True)  # it promises weights that are about to change
-        state, origins = _start(task)
+    state = build_state(task, world)
+    recipe = effective_recipe(run, state.model, len(task.split), world)
+    _tell(run, recipe, world)
+    refuse_departures(run, recipe)
+    origins = take_over(task, state, world)
+    if world.first:
         follow.announce(run, task.identity, task.code, [origin["code"] for origin in origins])
-        progress = history.Progress(run.name, state.iteration, params.max_iters)
-        hooks = loop.Hooks(
-            stop=watch.reason,
-            keep=lambda state: checkpoint.save(task.folder, _checkpoint(task, state, origins)),
-            write=partial(history.append, task.growing_history),
-            show=progress.show,
-        )
-        loop.train(state, CachedSamples(task.split, len(task.classes)), params, hooks)
-        _publish(task, state.model, origins)
+    training_mode(state.model, params)
+    try:
+        samples = CachedSamples(task.split, len(task.classes))
+        loop.train(state, samples, params, _hooks(task, state, origins, world, reason), world)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        each = params.batch_size // (world.size * params.micro_batches)
+        lower = what_to_lower(state.model, params, each)
+        raise GaldError(f"{run.name}: memory ran out in iteration {state.iteration + 1}: {lower}") from error
+    if world.first:
+        publish(task, state, origins, recipe, world)
         checkpoint.clear(task.folder)
+    world.share(None)  # nobody leaves before the files are there
+
+
+def _hooks(
+    task: Task, state: loop.State, origins: list[dict[str, Any]], world: World, reason: Callable[[], str | None]
+) -> loop.Hooks:
+    """What this process does for the loop: the first one writes and speaks, every one validates."""
+    params = task.run.params.train
+    kept = keeper(task, origins)
+    progress = history.Progress(task.run.name, state.iteration, params.max_iters)
+    validation = None if task.validation is None else Validation(task.run, task.validation, task.folder, world)
+    told: list[bool] = []
+    began = time.monotonic()
+
+    def keep(state: loop.State) -> None:
+        if world.first:
+            checkpoint.save(task.folder, kept(state))
+            drop_other_bests(task.folder, checkpoint.bests(task.folder))
+
+    def write(line: dict[str, Any]) -> None:
+        if world.first:
+            history.append(task.growing_history, line)
+            # Not of the first intervals, in which the system's cache and ours are still empty.
+            if line["data_wait"] > _WAITS_MUCH and not told and time.monotonic() - began > _SETTLED_S:
+                told.append(True)
+                _LOG.warning("%s: %s", task.run.name, _waiting(line["data_wait"], task))
+
+    def validate(state: loop.State) -> dict[str, float]:
+        if validation is None:
+            return {}
+        found = validation.score(state)
+        training_mode(state.model, params)
+        if world.first and found:
+            _LOG.info(
+                "%s: iteration %d, mIoU %.1f %% on %s",
+                task.run.name, state.iteration, 100 * found["validation_mean_iou"], params.validation.split,
+            )  # fmt: skip
+        return found
+
+    return loop.Hooks(reason, keep, write, progress.show if world.first else lambda *_: None, validate)
+
+
+def _tell(run: Run, recipe: Sequence[Line], world: World) -> None:
+    """Say before the first iteration what is about to happen; of miniatures, which depart in everything, in a line."""
+    if not world.first:
+        return
+    if run.params.edition == "mini":
+        short = {line.what: line.effective for line in recipe}
+        _LOG.info(
+            "%s: batches of %s, batch norm sees %s, learning rate %s, %s iterations (%s epochs), crop %s, %s, "
+            "pretrained: %s, %s",
+            run.name,
+            *(short[key] for key in ("global batch", "batch norm sees", "learning rate", "iterations", "epochs")),
+            *(short[key] for key in ("crop", "precision", "pretrained", "determinism")),
+        )
+        return
+    departures = sum(line.departs for line in recipe)
+    _LOG.info("%s: the recipe, %d departures from the paper's marked !\n%s", run.name, departures, as_table(recipe))
+
+
+def _waiting(share: float, task: Task) -> str:
+    params = task.run.params.train
+    ways = [f"raise train.workers (now {params.workers})"]
+    if not task.split.packed:
+        ways.insert(0, f"run `gald pack {task.run.params.edition}/{task.run.dataset}`")
+    return f"{100 * share:.0f} % of the time goes by in waiting for images; {', or '.join(ways)}"
 
 
 @contextmanager
 def reproducible(params: TrainParams) -> Iterator[None]:
-    """Set torch up so that a run on the CPU can be repeated bit for bit; put everything back afterwards.
-
-    Raises
-    ------
-    GaldError
-        The device asked for is not there.
-    """
-    if params.device == "cuda" and not torch.cuda.is_available():
-        raise GaldError("train.device is 'cuda', but torch finds no CUDA device; choose a suite with device 'cpu'")
+    """Set torch up for the level of determinism that the params ask for; put everything back afterwards."""
     keep_freed_memory()
-    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
     torch.set_num_threads(params.threads)
+    strict = params.device == "cpu" or params.determinism == "bitwise"
+    if strict and params.device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix product runs
     # Not use_deterministic_algorithms(), which imports the compiler of PyTorch to say the same.
-    torch.set_deterministic_debug_mode("error" if params.device == "cpu" else "default")
+    torch.set_deterministic_debug_mode("error" if strict else "default")
+    torch.backends.cudnn.benchmark = not strict
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # debugging aid, costs time
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
         torch.set_deterministic_debug_mode(before[1])
+        torch.backends.cudnn.benchmark = before[2]
         deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]  # torch's default
-
-
-def _task(run: Run, store: Store) -> _Task:
-    name = f"{run.params.edition}/{run.dataset}"
-    if store != "files":  # one under way is worth the wait: without it every image would be decoded again and again
-        locking.wait_until_free(f"pack/{name}", say=_LOG.info)
-    folder = paths.prepared(run.params.edition, run.dataset)
-    split = PreparedSplit(folder, run.params.train.splits, store=store, source=run.params.source)
-    if len(split) == 0:
-        raise DatasetError(f"{split.folder}: no samples in {', '.join(split.splits)}; prepare the dataset again")
-    if store == "auto" and not paths.packed_json(run.params.edition, run.dataset).exists():
-        _LOG.info("%s: images are decoded while training; after `gald pack %s` they would come faster", run.name, name)
-    code = {"commit": provenance.commit(), "digest": provenance.code_digest(), "dirty": provenance.is_dirty()}
-    return _Task(run, split, code)
-
-
-def _stop_early(reason: Callable[[], str | None]) -> None:
-    why = reason()
-    if why is not None:
-        raise TrainingInterrupted(f"stopped before the first iteration, because {why}; the same command goes on")
-
-
-def _start(task: _Task) -> tuple[loop.State, list[dict[str, Any]]]:
-    """Build network and optimiser, and take over a checkpoint; also return whatever made that, oldest first."""
-    run, params = task.run, task.run.params
-    torch.manual_seed(params.train.seed)
-    model = channels_last(build_segmentor(params.model, len(task.classes)).to(params.train.device))
-    state = loop.State(model, SGD(model, params.train))
-    # Names the code and the machine: what may change bits although params and data are the same.
-    origin = {"code": task.code["digest"], "environment": environment(params.train)}
-    found = checkpoint.load(task.folder, task.identity)
-    if found is not None and not _fits(found, state):
-        _LOG.warning("%s: the checkpoint is of another network, since the code has changed; starting afresh", run.name)
-        found = None
-    if found is None:
-        checkpoint.clear(task.folder)
-        _LOG.info("%s: training %d iterations on %d samples", run.name, params.train.max_iters, len(task.split))
-        return state, [origin]
-    state.model.load_state_dict(found.model)
-    state.optimiser.load(found.momenta)
-    state.iteration = found.iteration
-    state.interval = loop.Interval.resumed(found.interval)
-    history.truncate(task.growing_history, found.iteration)
-    _LOG.info("%s: going on from iteration %d of %d", run.name, found.iteration, params.train.max_iters)
-    if found.origins[-1] == origin:
-        return state, found.origins
-    _LOG.warning("%s: the checkpoint was made by other code or on another machine; run.json says so", run.name)
-    return state, [*found.origins, origin]
-
-
-def _fits(found: checkpoint.Checkpoint, state: loop.State) -> bool:
-    pairs = ((found.model, state.model.state_dict()), (found.momenta, state.optimiser.momenta))
-    return all(
-        {name: value.shape for name, value in kept.items()} == {name: value.shape for name, value in built.items()}
-        for kept, built in pairs
-    )
-
-
-def _checkpoint(task: _Task, state: loop.State, origins: list[dict[str, Any]]) -> checkpoint.Checkpoint:
-    return checkpoint.Checkpoint(
-        iteration=state.iteration,
-        identity=task.identity,
-        origins=origins,
-        interval=state.interval.sums,
-        model=state.model.state_dict(),
-        momenta=state.optimiser.momenta,
-    )
-
-
-def environment(params: TrainParams) -> dict[str, Any]:
-    """Describe what decides the bits of a training beside its code, params and data."""
-    device = torch.cuda.get_device_name() if params.device == "cuda" else "cpu"
-    return {
-        "torch": torch.__version__,
-        "device": device,
-        "cpu": provenance.cpu_name(),
-        "instruction_set": torch.backends.cpu.get_cpu_capability(),
-        "threads": params.threads,
-    }
-
-
-def _publish(task: _Task, model: Segmentor, origins: list[dict[str, Any]]) -> None:
-    """Write the run's files, run.json last, so that it never promises what is not there."""
-    run = task.run
-    _check_unchanged(task)
-    lines = history.read(task.growing_history)
-    files.write_bytes(paths.history(run.name), task.growing_history.read_bytes())
-    files.write_text(paths.history_csv(run.name), history.as_csv(lines))
-    merged = {"run": run.name, **run.params.model_dump(mode="json")}
-    files.write_text(paths.run_params(run.name), yaml.safe_dump(merged, sort_keys=False))
-    weights.save(paths.weights(run.name), model, run.params.model, task.classes)
-    files.write_json(paths.run_json(run.name), _record(task, model, origins))
-
-
-def _check_unchanged(task: _Task) -> None:
-    """Refuse weights of data that are no longer there: some samples may have been of these, some of those."""
-    run = task.run
-    manifest = paths.manifest(run.params.edition, run.dataset)
-    if not manifest.exists():  # nobody knows yet whether the data will be the same again, so the checkpoint stays
-        raise DatasetError(
-            f"{manifest} went away during the training; run `gald prepare {run.params.edition}/{run.dataset}`, then "
-            "the same command again"
-        )
-    if files.sha256(manifest) != task.split.manifest_sha256:
-        checkpoint.clear(task.folder)
-        raise DatasetError(
-            f"{manifest} changed during the training of {run.name}, so its weights are of mixed data and were dropped; "
-            f"run `gald train {run.name}` again"
-        )
-
-
-def _record(task: _Task, model: Segmentor, origins: list[dict[str, Any]]) -> dict[str, Any]:
-    run, params = task.run, task.run.params.train
-    file = paths.weights(run.name)
-    return {
-        "run": run.name,
-        "dataset": run.dataset,
-        "edition": run.params.edition,
-        "seed": run.seed,
-        "params_sha256": run.digest(),
-        "manifest_sha256": task.split.manifest_sha256,
-        "weights": {"file": file.name, "sha256": files.sha256(file)},
-        "iterations": params.max_iters,
-        "num_classes": len(task.classes),
-        "code": task.code,
-        "environment": environment(params),
-        "pretrained": model.coverage,
-        "resumed_from": origins[:-1],  # other code or machines that made a part of it; those promise no bits
-        "determinism": "bitwise" if params.device == "cpu" and len(origins) == 1 else "seeded",
-    }

@@ -15,6 +15,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from gald.models._recompute import applied
+from gald.models.backbone import _resnet_weights
 from gald.models.backbone._features import IMAGENET, Channels, Features, initialise
 from gald.models.layers import Feature, conv_norm_act
 
@@ -71,8 +72,8 @@ class ResNet(nn.Module):
     ----------
     channels : Channels
         2048 of the last stage and 1024 of the one before it, which feeds the auxiliary head.
-    coverage : None
-        Nothing is pretrained.
+    coverage : dict or None
+        Which pretrained tensors were loaded, see `_pretrained.load_strictly`.
     """
 
     def __init__(self, depth: Literal[50, 101], output_stride: Literal[8, 16, 32], multi_grid: tuple[int, ...]) -> None:
@@ -93,7 +94,7 @@ class ResNet(nn.Module):
         self.stage3 = _stage(512, 256, blocks[2], third, (dilation,))
         self.stage4 = _stage(1024, 512, blocks[3], fourth, tuple(last_dilation * rate for rate in grid))
         self.channels = Channels(main=2048, aux=1024)
-        self.coverage = None
+        self.coverage: dict[str, object] | None = None
         self.normalisation = IMAGENET
         initialise(self)
 
@@ -108,7 +109,13 @@ class ResNet(nn.Module):
 
 
 def build(
-    *, depth: Literal[50, 101] = 50, output_stride: Literal[8, 16, 32] = 8, multi_grid: tuple[int, ...] = (1, 2, 4)
+    *,
+    depth: Literal[50, 101] = 50,
+    output_stride: Literal[8, 16, 32] = 8,
+    multi_grid: tuple[int, ...] = (1, 2, 4),
+    pretrained: Literal["none", "hub", "file"] = "none",
+    file: str | None = None,
+    allow_missing: tuple[str, ...] = (),
 ) -> ResNet:
     """ResNet with a deep stem, from images (N, 3, H, W) to features at stride 8, 16 or 32.
 
@@ -120,5 +127,18 @@ def build(
         Pixels of the image per position of the features.
     multi_grid : tuple of int
         Factors of the last stage's dilation, one a block, repeated; without effect at stride 32.
+    pretrained : {"none", "hub", "file"}
+        Where ImageNet weights come from: nowhere, timm's hub (``resnet50s``, ``resnet101s``), or `file`.
+    file : str or None
+        State dict or safetensors under the names of timm or of the released code.
+    allow_missing : tuple of str
+        Tensors of the backbone, by name or by the beginning of a name up to a dot, that the source may lack.
+
+    Raises
+    ------
+    ModelError
+        Weights that cannot be had, or do not cover the backbone.
     """
-    return ResNet(depth, output_stride, tuple(multi_grid))
+    network = ResNet(depth, output_stride, tuple(multi_grid))
+    network.coverage = _resnet_weights.fill(network, depth, pretrained, file, allow_missing)
+    return network

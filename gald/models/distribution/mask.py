@@ -55,7 +55,8 @@ class MaskDistribution(nn.Module):
             The feature is too small for the reductions; the message names the smallest size that works.
         """
         size = (aggregated.shape[-2], aggregated.shape[-1])
-        self._check(size)
+        if not torch.compiler.is_exporting():  # a decision on the traced size must not bind other sizes
+            self._check(size)
         return torch.sigmoid(resize(self.reduce(aggregated), size, align_corners=self.align_corners))
 
     def forward(self, local: Feature, aggregated: Feature) -> Feature:

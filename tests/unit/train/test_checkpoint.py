@@ -15,9 +15,11 @@ def state(iteration: int, **identity: str) -> Checkpoint:
         iteration=iteration,
         identity=IDENTITY | identity,
         origins=[{"code": "c"}],
-        interval=[2, 0.1 + 0.2, 1 / 3, 0.0],
-        model={"weight": torch.arange(6.0).view(2, 3) + iteration, "counter": torch.tensor(iteration)},
-        momenta={"weight": torch.full((2, 3), 0.1)},
+        progress={"interval": [2, 0.1 + 0.2, 1 / 3, 0.0], "scale": {}, "best": {"iteration": iteration}},
+        tensors={
+            "model": {"weight": torch.arange(6.0).view(2, 3) + iteration, "counter": torch.tensor(iteration)},
+            "optimiser": {"momentum/weight": torch.full((2, 3), 0.1)},
+        },
     )
 
 
@@ -25,10 +27,21 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, state(3))
     found = checkpoint.load(tmp_path, IDENTITY)
     assert found is not None
-    assert (found.iteration, found.interval, found.origins) == (3, [2, 0.1 + 0.2, 1 / 3, 0.0], [{"code": "c"}])
-    assert torch.equal(found.model["weight"], state(3).model["weight"])
-    assert found.model["counter"].item() == 3
-    assert torch.equal(found.momenta["weight"], state(3).momenta["weight"])
+    assert (found.iteration, found.progress, found.origins) == (3, state(3).progress, [{"code": "c"}])
+    assert found.progress["interval"] == [2, 0.1 + 0.2, 1 / 3, 0.0]
+    assert {kind: sorted(named) for kind, named in found.tensors.items()} == {
+        "model": ["counter", "weight"],
+        "optimiser": ["momentum/weight"],
+    }
+    assert torch.equal(found.tensors["model"]["weight"], torch.arange(6.0).view(2, 3) + 3)
+    assert found.tensors["model"]["counter"].item() == 3
+    assert torch.equal(found.tensors["optimiser"]["momentum/weight"], torch.full((2, 3), 0.1))
+
+
+def test_the_best_iterations_are_those_of_the_checkpoints_that_are_there(tmp_path: Path) -> None:
+    for iteration in (10, 20, 30):
+        checkpoint.save(tmp_path, state(iteration))
+    assert checkpoint.bests(tmp_path) == {20, 30}
 
 
 def test_the_two_newest_stay(tmp_path: Path) -> None:

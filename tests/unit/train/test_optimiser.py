@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from gald.params import Run
-from gald.train.optimiser import SGD
+from gald.train.optimiser import Optimiser
 
 
 def test_bit_for_bit_torchs_own(make_run: Callable[..., Run]) -> None:
@@ -12,7 +12,7 @@ def test_bit_for_bit_torchs_own(make_run: Callable[..., Run]) -> None:
     torch.manual_seed(0)
     ours, theirs = (nn.ModuleDict({"backbone": nn.Linear(3, 4), "head": nn.Linear(4, 2)}) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
-    optimiser = SGD(ours, params)
+    optimiser = Optimiser(ours, params)
     reference = torch.optim.SGD(
         [{"params": theirs["backbone"].parameters()}, {"params": theirs["head"].parameters()}],
         lr=0.1, momentum=0.9, weight_decay=0.01,
@@ -22,6 +22,7 @@ def test_bit_for_bit_torchs_own(make_run: Callable[..., Run]) -> None:
         for model in (ours, theirs):
             model["head"](model["backbone"](inputs)).square().sum().backward()
         optimiser.step(rate)
+        optimiser.drop_gradients()
         reference.param_groups[0]["lr"] = rate
         reference.param_groups[1]["lr"] = 3 * rate
         reference.step()

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import random
@@ -25,6 +26,7 @@ from gald.params import Run
 from gald.prepare.pack import pack
 from gald.train import history, loop
 from gald.train import run as train_run
+from gald.train import start as start_of
 from gald.train.run import train
 from tests.unit.conftest import write_prepared
 
@@ -67,7 +69,11 @@ def outcome(run: Run) -> tuple[str, str, list[dict[str, Any]], str]:
     """What a run leaves, times left out."""
     lines = history.read(paths.history(run.name))
     kept = [
-        {key: value for key, value in line.items() if key not in ("images_per_second", "data_wait", "timestamp")}
+        {
+            key: value
+            for key, value in line.items()
+            if key not in ("images_per_second", "data_wait", "memory_mib", "timestamp")
+        }
         for line in lines
     ]
     csv = paths.history_csv(run.name).read_text()
@@ -146,8 +152,8 @@ def test_other_pixels_than_were_prepared_are_refused(make_run: Callable[..., Run
 def test_data_made_again_during_a_training_is_never_mixed_in(
     make_run: Callable[..., Run], prepared: Path, monkeypatch: pytest.MonkeyPatch, store: str
 ) -> None:
-    def train_some(state: loop.State, samples: Any, params: Any, hooks: loop.Hooks) -> None:
-        real(state, samples, params, hooks)
+    def train_some(state: loop.State, samples: Any, params: Any, hooks: loop.Hooks, world: Any) -> None:
+        real(state, samples, params, hooks, world)
         write_prepared(prepared, {"train": 10, "test": 5}, seed=1)
 
     run, real = make_run(), loop.train
@@ -172,8 +178,8 @@ def test_data_made_again_during_a_training_is_never_mixed_in(
 def test_a_manifest_that_went_away_costs_no_checkpoint(
     make_run: Callable[..., Run], prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train_some(state: loop.State, samples: Any, params: Any, hooks: loop.Hooks) -> None:
-        real(state, samples, params, hooks)
+    def train_some(state: loop.State, samples: Any, params: Any, hooks: loop.Hooks, world: Any) -> None:
+        real(state, samples, params, hooks, world)
         kept.write_bytes((prepared / "manifest.json").read_bytes())
         (prepared / "manifest.json").unlink()
 
@@ -245,11 +251,11 @@ def test_threads_and_recipe_are_part_of_a_runs_digest_and_its_evaluation_is_not(
 def stop_at(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
     """Let the next training be told to stop after some iterations."""
 
-    def train_some(state: loop.State, samples: Any, params: Any, hooks: loop.Hooks) -> None:
+    def train_some(state: loop.State, samples: Any, params: Any, hooks: loop.Hooks, world: Any) -> None:
         def stop() -> str | None:
             return "a test said so" if state.iteration == iteration else None
 
-        real(state, samples, params, loop.Hooks(stop, hooks.keep, hooks.write, hooks.show))
+        real(state, samples, params, dataclasses.replace(hooks, stop=stop), world)
 
     real = loop.train
     monkeypatch.setattr(loop, "train", train_some)
@@ -382,7 +388,7 @@ def test_a_checkpoint_of_another_network_is_left_aside(
     run = make_run()
     with monkeypatch.context() as patch:
         stop_at(patch, 12)
-        patch.setattr(train_run, "build_segmentor", lambda model, classes: build_segmentor(model, classes + 1))
+        patch.setattr(start_of, "build_segmentor", lambda model, classes: build_segmentor(model, classes + 1))
         with pytest.raises(TrainingInterrupted):
             train(run)
     train(run)
@@ -396,13 +402,13 @@ def test_a_loss_that_is_not_finite_is_named_and_the_last_good_state_kept(
     run = make_run()
     real = loop.segmentation_loss
 
-    def explode(output: Any, mask: Any, params: Any) -> Any:
-        losses = real(output, mask, params)
+    def explode(output: Any, mask: Any, params: Any, **options: Any) -> Any:
+        losses = real(output, mask, params, **options)
         return losses._replace(total=losses.total * float("inf")) if next(calls) == 23 else losses
 
     calls = iter(range(1, 100))
     monkeypatch.setattr(loop, "segmentation_loss", explode)
-    message = r"iteration 23: the loss is inf .* learning rate 0\.0\d+ on samples train/scene\d\d, .*lower"
+    message = r"iteration 23: the loss is inf .* learning rate 0\.0\d+ on samples train/scene\d\d, .* Lower train\.l"
     with pytest.raises(TrainingDiverged, match=message):
         train(run)
     assert sorted(path.name for path in paths.checkpoint_dir(run.name).glob("*.checkpoint")) == [

@@ -11,7 +11,7 @@ import gald
 from gald.params import Run
 
 PROBE = """
-import json, sys, time
+import dataclasses, json, sys, time
 from gald.params import Run, RunParams
 from gald.train import loop, run as stage
 name, content = sys.argv[1:]
@@ -23,8 +23,8 @@ def report(*_):
     sys.exit()
 
 real = loop.train
-loop.train = lambda state, samples, params, hooks: real(
-    state, samples, params, loop.Hooks(hooks.stop, hooks.keep, hooks.write, report)
+loop.train = lambda state, samples, params, hooks, world: real(
+    state, samples, params, dataclasses.replace(hooks, show=report), world
 )
 stage.train(Run(name, *name.split("/")[:2], "none", 0, params))
 """

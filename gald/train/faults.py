@@ -1,0 +1,142 @@
+"""What went wrong in an iteration: where a value first was not finite, or what memory it would have taken."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from gald.losses import Losses
+from gald.models.segmentor import Segmentor, SegmentorOutput
+from gald.params import TrainParams
+
+Loss = Callable[[SegmentorOutput], Losses]
+NOWHERE = "nothing the second time, so that the fault is not in the values but in how they are computed"
+
+
+def first_bad_layer(model: Segmentor, images: Tensor, loss: Loss) -> str | None:
+    """Compute an iteration once more and name the first layer with a value that is not finite.
+
+    Parameters
+    ----------
+    model : Segmentor
+        Network as it was before the update; its statistics change, so it must not be kept afterwards.
+    images : Tensor
+        float32 (N, 3, H, W).
+    loss : callable
+        Logits to losses, of which the total is differentiated.
+
+    Returns
+    -------
+    str or None
+        What is not finite first: a parameter, the output of a layer, the loss, or a layer's gradient. None: nothing.
+    """
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            return f"the weights of {name}"
+    found: list[str] = []
+    with _watched_outputs(model, found):
+        total = loss(model(images, with_aux=model.aux_head is not None, full_size=False)).total
+        if found:
+            return f"the output of {found[0]}"
+        if not math.isfinite(total.item()):
+            return "the loss itself, while every layer's output is finite"
+        for parameter in model.parameters():
+            parameter.grad = None
+        torch.autograd.backward(total)
+    return f"the gradient at {found[0]}" if found else _bad_gradient(model)
+
+
+def _bad_gradient(model: nn.Module) -> str | None:
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            return f"the gradient of {name}"
+    return None
+
+
+@contextmanager
+def _watched_outputs(model: nn.Module, found: list[str]) -> Iterator[None]:
+    """Note, in the order they are computed, the layers whose output or output's gradient is not finite."""
+
+    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def look(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                return
+            if not output.isfinite().all():
+                found.append(name)
+            if output.requires_grad:
+                output.register_hook(lambda grad: None if grad.isfinite().all() else found.append(name))  # type: ignore[no-untyped-call]
+
+        return look
+
+    leaves = [(name, part) for name, part in model.named_modules() if not any(part.children())]
+    handles = [part.register_forward_hook(watch(name)) for name, part in leaves]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def memory_needed(model: Segmentor, params: TrainParams, samples: int) -> tuple[int, int]:
+    """Estimate what an iteration takes, without taking it.
+
+    Shapes are followed through a copy of the network that holds no numbers.
+
+    Parameters
+    ----------
+    model : Segmentor
+        Network to train.
+    params : TrainParams
+        `crop_size` and the optimiser are used.
+    samples : int
+        Samples that go through the network at once.
+
+    Returns
+    -------
+    tuple of int
+        Bytes of weights, gradients and what the optimiser remembers; bytes of what the backward pass needs.
+    """
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    steady = weights * (3 if params.optimiser == "sgd" else 4)
+    empty = copy.deepcopy(model).to("meta").train()
+    kept: dict[int, tuple[Tensor, int]] = {}  # the tensors themselves, so that no two share an address in turn
+    own = {id(parameter) for parameter in empty.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if id(tensor) not in own:
+            kept[id(tensor)] = (tensor, tensor.nbytes)
+        return tensor
+
+    images = torch.empty(samples, 3, *params.crop_size, device="meta")
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        empty(images, with_aux=empty.aux_head is not None, full_size=False)
+    return steady, sum(size for _, size in kept.values())
+
+
+def what_to_lower(model: Segmentor, params: TrainParams, samples: int) -> str:
+    """Say what an iteration needs and what would make it need less."""
+    try:
+        steady, activations = memory_needed(model, params, samples)
+        need = (
+            f"it needs some {_gib(steady)} for weights, gradients and optimiser, and {_gib(activations)} for the "
+            f"features of {samples} crops of {params.crop_size[0]}x{params.crop_size[1]} pixels"
+        )
+    except (RuntimeError, NotImplementedError):  # a module that cannot be followed without numbers
+        need = f"its features of {samples} crops of {params.crop_size[0]}x{params.crop_size[1]} pixels do not fit"
+    ways = [f"raise train.micro_batches (now {params.micro_batches})", "use more devices"]
+    if params.precision == "float32" and params.device == "cuda":
+        ways.append("set train.precision to bf16")
+    if not params.activation_checkpointing:
+        ways.append("set train.activation_checkpointing to true")
+    return f"{need}; {', '.join(ways)}, or lower train.crop_size or train.batch_size"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

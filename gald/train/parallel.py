@@ -1,0 +1,139 @@
+"""Several processes that train one network together, as torchrun starts them; alone without it.
+
+Each process computes its part of an iteration's batch, and gradients are averaged over all (data parallelism). Which
+samples an iteration sees does not depend on the number of processes.
+
+References
+----------
+Li et al.: PyTorch Distributed: Experiences on Accelerating Data Parallel Training, VLDB 2020.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from gald.errors import GaldError
+from gald.params import TrainParams
+
+_TIMEOUT = timedelta(minutes=10)  # validation by one process, or a slow disk, may hold the others up
+_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a training.
+
+    Attributes
+    ----------
+    rank, size : int
+        Which process this is, from 0, and how many there are.
+    device : torch.device
+        Where this one computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
+        return self.rank == 0
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Sum over all processes, in place; the same bits in each."""
+        if self.size > 1:
+            distributed.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        return flag if self.size == 1 else bool(self.total(torch.tensor(float(flag), device=self.device)).item())
+
+    def share(self, value: Any) -> Any:
+        """Hand a value of the first process to all; what the others pass does not count."""
+        if self.size == 1:
+            return value
+        boxed = [value]
+        distributed.broadcast_object_list(boxed, src=0, device=self.device)
+        return boxed[0]
+
+    def wrap(self, model: nn.Module, params: TrainParams) -> nn.Module:
+        """Network whose gradients are averaged over all processes."""
+        if self.size == 1:
+            return model
+        ids = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=ids, broadcast_buffers=params.batch_norm == "local", gradient_as_bucket_view=True
+        )
+
+    def accumulating(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
+        """Context of a micro-batch: gradients travel with the last one only."""
+        if last or not isinstance(network, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        return network.no_sync()
+
+
+@contextmanager
+def joined(params: TrainParams) -> Iterator[World]:
+    """Join the other processes of this training for the length of the block.
+
+    Parameters
+    ----------
+    params : TrainParams
+        `device` decides the backend: NCCL on GPUs, gloo on the CPU.
+
+    Raises
+    ------
+    GaldError
+        The device asked for is not there, or the batch cannot be shared evenly.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank, place = (int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK"))
+    _check(params, size, place)
+    device = torch.device("cuda", place) if params.device == "cuda" else torch.device("cpu")
+    if size == 1:
+        yield World(0, 1, device)
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    try:
+        yield World(rank, size, device)
+    finally:
+        distributed.destroy_process_group()
+
+
+def _check(params: TrainParams, size: int, place: int) -> None:
+    if params.device == "cuda" and not torch.cuda.is_available():
+        raise GaldError("train.device is 'cuda', but torch finds no CUDA device; choose a suite with device 'cpu'")
+    if params.device == "cuda" and place >= torch.cuda.device_count():
+        raise GaldError(
+            f"process {place} of this machine has no GPU of its own, since it has {torch.cuda.device_count()}; lower "
+            "torchrun's --nproc-per-node"
+        )
+    parts = size * params.micro_batches
+    if params.batch_size % parts:
+        raise GaldError(
+            f"train.batch_size {params.batch_size} cannot be shared by {size} processes with {params.micro_batches} "
+            f"micro-batches each; make it a multiple of {parts}, or change train.micro_batches"
+        )
+    if params.batch_norm == "sync" and size > 1 and params.device == "cpu":
+        raise GaldError(
+            "train.batch_norm is 'sync', which torch has on GPUs only; for several processes on a CPU choose "
+            "'local' or 'frozen'"
+        )
+
+
+def lost_peer(error: RuntimeError) -> bool:
+    """Whether a collective operation failed because another process is gone, whose own message says why."""
+    text = str(error)
+    return isinstance(error, distributed.DistError) or any(sign in text for sign in _GONE)
