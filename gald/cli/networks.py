@@ -47,7 +47,7 @@ def _add_export(verb: Verb) -> None:
     one.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="to write: .onnx or .pt2")
     one.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the image it is traced with")
     one.add_argument("--static", action="store_true", help="fix batch, height and width to those of the trace")
-    one.add_argument("--opset", type=int, help="of ONNX; the newest that torch writes if not given")
+    one.add_argument("--opset", type=int, help="version of ONNX operators; torch's own choice if not given")
 
 
 def _add_source(one: argparse.ArgumentParser) -> None:

@@ -13,7 +13,10 @@ from gald.params._sections import Section
 from gald.params._validate import validated
 
 RowName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]  # part of paths, and of what a wildcard may take
-Column = Literal["mean_iou", "boundary_mean_iou", "pixel_accuracy", "mean_accuracy", "parameters", "gmacs"]
+Column = Literal[
+    "mean_iou", "boundary_mean_iou", "pixel_accuracy", "mean_accuracy",
+    "parameters", "gmacs", "peak_memory", "latency",
+]  # fmt: skip
 
 
 class Comparison(Section):

@@ -191,7 +191,7 @@ def test_equal_params_are_one_run_shown_by_both_tables(root: Path) -> None:
     suite = load_suite("mini", root)
     shown = [cell.run for cell in suite.cells["benchmarks"] if cell.dataset == "cityscapes"]
     assert shown == ["mini/cityscapes/psp-seed0"]
-    assert suite.run(shown[0]).tables == ("components", "benchmarks", "fine_detail")
+    assert suite.run(shown[0]).tables == ("components", "benchmarks", "fine_detail", "cost")
 
 
 def test_comments_order_and_spelling_of_numbers_do_not_change_a_digest(root: Path) -> None:

@@ -221,9 +221,7 @@ def test_results_never_lie_among_the_pictures(weights: Path) -> None:
 def test_too_large_a_picture_names_the_memory(weights: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     large, small = picture("large.png", (64, 128)), picture("small.png", (8, 8))
     if how == "too little is free":
-        monkeypatch.setattr(
-            module, "_free_bytes", lambda: 2**18
-        )  # 11 classes x 64 x 128 x 4 bytes are 1.375 times that
+        monkeypatch.setattr(module, "free_bytes", lambda: 2**18)  # 11 classes x 64 x 128 x 4 bytes are 1.375 times that
     else:
         real, calls = module.predict_image, itertools.count()
 
@@ -233,7 +231,7 @@ def test_too_large_a_picture_names_the_memory(weights: Path, monkeypatch: pytest
             return real(model, image, size)
 
         monkeypatch.setattr(module, "predict_image", fail)
-        monkeypatch.setattr(module, "_free_bytes", lambda: None)
+        monkeypatch.setattr(module, "free_bytes", lambda: None)
     (problem,) = predict([large, small], weights, Path("out"))
     assert problem.startswith("large.png: 128x64 pixels take more memory than there is: the scores of 11 classes alone")
     assert "small-mask.png" in written("out")
