@@ -168,6 +168,7 @@ def _heat(
     _bare(axes)
     axes.set_title(title, fontsize=8.5)
     bar = part.colorbar(shown, ax=axes, orientation="horizontal", fraction=0.08, pad=0.04, aspect=24)
+    bar.set_ticks([ends[0], (ends[0] + ends[1]) / 2, ends[1]])
     bar.set_label(label, fontsize=8)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7.5, length=2)
@@ -208,9 +209,7 @@ def _window(part: Any, axes: Axes, explanation: Explanation, place: int) -> None
     for spine in axes.spines.values():
         spine.set_visible(False)
     at = explanation.places[place]
-    axes.set_title(
-        f"{place + 1}: {at.why}\nrow {at.pixel[0]}, column {at.pixel[1]}; sum {weights.sum():.2f}", fontsize=8
-    )
+    axes.set_title(f"{place + 1}: {at.why}\nrow {at.pixel[0]}, column {at.pixel[1]}", fontsize=8)
     axes.set_xlabel(f"shift (positions); sum {weights.sum():.2f}", fontsize=8)
     axes.set_anchor("W")
     bar = part.colorbar(shown, ax=axes, fraction=0.05, pad=0.03)
