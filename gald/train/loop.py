@@ -20,6 +20,7 @@ from gald.train import faults
 from gald.train.averaging import Average
 from gald.train.interval import Interval, IterationLosses
 from gald.train.loader import Batch, Samples, batches
+from gald.train.norms import training_mode
 from gald.train.optimiser import Optimiser
 from gald.train.parallel import World
 from gald.train.precision import Precision
@@ -104,7 +105,7 @@ def train(state: State, samples: Samples, params: TrainParams, hooks: Hooks, wor
     DatasetError
         A sample cannot be read.
     """
-    state.model.train()
+    training_mode(state.model, params)
     ended = time.perf_counter()
     for iteration, batch in batches(samples, params, state.iteration, rank=world.rank, world=world.size):
         if ended_early(state, params):

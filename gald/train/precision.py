@@ -12,6 +12,8 @@ from gald.params import TrainParams
 from gald.train.optimiser import Optimiser
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_LEAST_SCALE = 2.0**-10
+"""Gradients that overflow at a smaller scale are not finite at any."""
 
 
 class Precision:
@@ -56,7 +58,7 @@ class Precision:
     @property
     def overflows(self) -> bool:
         """Whether gradients that are not finite belong to the day's work: fp16 finds its scale by them."""
-        return self._scaler is not None
+        return self._scaler is not None and self._scaler.get_scale() >= _LEAST_SCALE
 
     @property
     def state(self) -> dict[str, Any]:
