@@ -161,6 +161,11 @@ def growing_history(run: str) -> Path:
     return checkpoint_dir(run) / "history.jsonl"
 
 
+def trial_dir(run: str) -> Path:
+    """Folder of what trials of a run's recipe leave; never a result."""
+    return STATE / "trials" / run
+
+
 def lock(name: str) -> Path:
     """File lock of the given name, for example a run's; that of data lies with the data, which clones may share."""
     if name.partition("/")[0] in ("download", "prepare", "pack"):

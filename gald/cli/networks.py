@@ -1,4 +1,4 @@
-"""Verbs of networks: predict, explain, export, import-weights."""
+"""Verbs of networks: predict, explain, export, export-weights, import-weights."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ def add(verb: Verb) -> None:
     one.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     _add_explain(verb)
     _add_export(verb)
+    one = verb("export-weights", _export_weights, "copy a trained run's weights to one file for gald.load")
+    one.add_argument("run", metavar="RUN", help="for example mini/cityscapes/psp-affinity-seed0")
+    one.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="to write: .safetensors")
+    one.add_argument("--best", action="store_true", help="the weights that validated best, not the last ones")
     one = verb("import-weights", _import_weights, "make a weights file of the authors' released checkpoint")
     one.add_argument("file", type=Path, metavar="FILE.pth")
     one.add_argument("--net", required=True, choices=RELEASED, help="one of " + ", ".join(RELEASED))
@@ -82,6 +86,13 @@ def _export(args: argparse.Namespace) -> None:
     weights = Path(args.network) if args.network.endswith(".safetensors") else paths.weights(args.network)
     size = args.size and (*args.size,)
     sys.stdout.write(export(weights, args.out, size=size, static=args.static, opset=args.opset))
+
+
+def _export_weights(args: argparse.Namespace) -> None:
+    from gald.commands.export_weights import export_weights
+    from gald.params import find_run
+
+    sys.stdout.write(export_weights(find_run(args.run), args.out, best=args.best))
 
 
 def _import_weights(args: argparse.Namespace) -> None:

@@ -26,11 +26,22 @@ def add(verb: Verb) -> None:
         one = verb(name, action, text)
         one.add_argument("run", metavar="RUN", help="for example mini/cityscapes/psp-affinity-seed0")
         one.add_argument("--digest", help="refuse unless the run's params have this digest")
+        if name == "train":
+            _add_trials(one)
     one = verb("tables", _tables, "build a suite's tables from the metrics of its runs")
     one.add_argument("suite", metavar="SUITE")
     one.add_argument("table", metavar="TABLE", nargs="?", help="one table; all if not given")
     verb("report", _report, "build a suite's start page").add_argument("suite", metavar="SUITE")
     _add_views(verb)
+
+
+def _add_trials(one: argparse.ArgumentParser) -> None:
+    trials = one.add_argument_group("trials", "of the recipe; they leave the run and its results alone")
+    kinds = trials.add_mutually_exclusive_group()
+    kinds.add_argument("--overfit", type=int, metavar="N", help="learn the first N samples, and score those")
+    kinds.add_argument("--profile", action="store_true", help="show which operations take the time")
+    kinds.add_argument("--find-batch", action="store_true", help="find the largest batch of a device")
+    trials.add_argument("--limit", type=int, metavar="ITERS", help="iterations of --overfit, or of a plain trial")
 
 
 def _add_views(verb: Verb) -> None:
@@ -45,10 +56,30 @@ def _add_views(verb: Verb) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     run = _run(args.run, args.digest, evaluate=False)
+    if args.overfit is not None or args.limit is not None or args.profile or args.find_batch:
+        _try(run, args)
+        return
     from gald.train.run import train
 
     train(run, store=_store())
     _tell_progress(run)
+
+
+def _try(run: Run, args: argparse.Namespace) -> None:
+    """Try a recipe out without training the run."""
+    if args.limit is not None and (args.profile or args.find_batch):
+        raise ParamsError("--limit goes with --overfit or alone; --profile and --find-batch know how long they take")
+    from gald.train import batch_search, trial
+
+    if args.overfit is not None:
+        text = trial.overfit(run, args.overfit, args.limit, store=_store())
+    elif args.profile:
+        text = trial.profile(run, store=_store())
+    elif args.find_batch:
+        text = batch_search.find_batch(run, store=_store())
+    else:
+        text = trial.limited(run, args.limit, store=_store())
+    sys.stdout.write(text)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

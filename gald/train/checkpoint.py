@@ -105,14 +105,17 @@ def load(folder: Path, identity: dict[str, str]) -> Checkpoint | None:
 
 def bests(folder: Path) -> set[int]:
     """Iterations whose weights the checkpoints call the best so far."""
-    found = (_header(path)["progress"]["best"] for path in _newest_first(folder))
+    found = (_best(path) for path in _newest_first(folder))
     return {best["iteration"] for best in found if best is not None}
 
 
-def _header(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        header: dict[str, Any] = json.loads(file.readline())
-    return header
+def _best(path: Path) -> dict[str, Any] | None:
+    try:
+        with path.open("rb") as file:
+            best: dict[str, Any] | None = json.loads(file.readline())["progress"]["best"]
+    except (OSError, ValueError, KeyError, TypeError):  # damaged: nothing goes on from it
+        return None
+    return best
 
 
 def clear(folder: Path) -> None:

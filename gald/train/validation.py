@@ -13,7 +13,7 @@ import torch
 from gald import files
 from gald.datasets._reader import PreparedSplit
 from gald.inference import channels_last, for_prediction, predict
-from gald.metrics import confusion_matrix, scores
+from gald.metrics import Scores, confusion_matrix, scores
 from gald.models import weights
 from gald.models.segmentor import Segmentor
 from gald.params import Run
@@ -59,8 +59,8 @@ class Validation:
             ``validation_mean_iou`` and ``validation_pixel_accuracy``, fractions; empty where the images hold no class.
         """
         model = published(state.model, state.average)
-        found = scores(self._confusion(model))
-        state.model.train()
+        self._world.align(model)
+        found = self.of(model)
         if math.isnan(found.mean_iou):
             return {}
         if state.best is None or found.mean_iou > state.best["mean_iou"]:
@@ -71,6 +71,10 @@ class Validation:
         else:
             state.best = {**state.best, "since": state.best["since"] + 1}
         return {"validation_mean_iou": found.mean_iou, "validation_pixel_accuracy": found.pixel_accuracy}
+
+    def of(self, model: Segmentor) -> Scores:
+        """Score a network, which stays as it is."""
+        return scores(self._confusion(model))
 
     def _confusion(self, model: Segmentor) -> Any:
         num_classes, size = model.num_classes, self._run.params.evaluate.image_size
