@@ -198,7 +198,13 @@ def profile(run: Run, *, store: Store = "auto") -> str:
 
 @contextmanager
 def prepared(run: Run, store: Store) -> Iterator[tuple[Task, World, Callable[[], str | None]]]:
-    """Set everything up as a training does, but for the run's lock and files; say what to lower if memory runs out."""
+    """Set everything up as a training does, but for the run's lock and files.
+
+    Raises
+    ------
+    GaldError
+        Started by torchrun as one of several processes; data or device are not there.
+    """
     params = run.params.train
     with joined(params) as world, watched() as watch, reproducible(params):
         if world.size > 1:

@@ -1,6 +1,8 @@
 """Trials: what they say, and that they leave the run alone."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +78,7 @@ def test_limits_at_both_ends(of_run: Run, limit: int) -> None:
     assert f"to {limit} of 24" in trial.limited(of_run, limit)
 
 
+@pytest.mark.slow
 def test_a_profile_is_a_table_and_a_trace(make_run: Callable[..., Run]) -> None:
     run = make_run(train={"max_iters": 4})
     text = trial.profile(run)
@@ -105,9 +108,6 @@ def test_a_stopped_trial_says_that_nothing_is_kept(of_run: Run, monkeypatch: pyt
     def show(self: history.Progress, iteration: int, loss: float) -> None:
         real(self, iteration, loss)
         if iteration == 3:
-            import os
-            import signal
-
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(trial.history.Progress, "show", show)

@@ -106,13 +106,16 @@ def test_the_best_is_kept_but_is_not_what_is_reported(
     assert scored == score(run, paths.weights(run.name))
 
 
+@pytest.mark.slow
 def test_a_subset_is_its_first_samples(make_run: Callable[..., Run]) -> None:
     run = make_run(train={"validation": {**EVERY_8, "samples": 2}})
     train(run)
     assert curve(run)[30] == score(run, paths.weights(run.name), 2) != score(run, paths.weights(run.name))
 
 
-@pytest.mark.parametrize("iteration", [3, 8, 12, 19, 27])
+@pytest.mark.parametrize(
+    "iteration", [12, *(pytest.param(iteration, marks=pytest.mark.slow) for iteration in (3, 8, 19, 27))]
+)
 def test_resuming_between_validations_changes_nothing(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, iteration: int
 ) -> None:
@@ -131,6 +134,7 @@ def test_resuming_between_validations_changes_nothing(
     assert not paths.checkpoint_dir(broken.name).exists()
 
 
+@pytest.mark.slow
 def test_a_kill_after_a_better_one_loses_nothing(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     """The checkpoint is of iteration 10, and better weights of 12 were kept when the process died at 14."""
     params = {"validation": {**EVERY_8, "every": 4}}
@@ -181,6 +185,7 @@ def test_patience_survives_a_stop(make_run: Callable[..., Run], monkeypatch: pyt
     assert record_of(run)["stopped_early"]
 
 
+@pytest.mark.slow
 def test_an_average_is_what_is_scored(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(train={"validation": EVERY_8, "average_decay": 0.9})
     train(run)
@@ -194,6 +199,7 @@ def test_an_average_is_what_is_scored(make_run: Callable[..., Run], monkeypatch:
     assert curve(plain)[8] != curve(run)[8]
 
 
+@pytest.mark.slow
 def test_frozen_norms_stay_frozen_after_a_validation(make_run: Callable[..., Run]) -> None:
     runs = [
         make_run(f"mini/camvid/none-seed{index}", train={"batch_norm": "frozen", "validation": validation})
@@ -214,6 +220,7 @@ def test_training_images_are_no_validation(make_run: Callable[..., Run]) -> None
         make_run(train={"validation": {**EVERY_8, "split": "train"}})
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_does_not_end_the_next_one(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
