@@ -87,7 +87,8 @@ def _watched_outputs(model: nn.Module, found: list[str]) -> Iterator[None]:
 def memory_needed(model: Segmentor, params: TrainParams, samples: int) -> tuple[int, int]:
     """Estimate what an iteration takes, without taking it.
 
-    Shapes are followed through a copy of the network that holds no numbers.
+    Shapes are followed through a copy of the network that holds no numbers. The features that norms compute again
+    (`gald.models._recompute`) are counted as if they were kept, so that a network of them needs less than is said.
 
     Parameters
     ----------
@@ -105,7 +106,10 @@ def memory_needed(model: Segmentor, params: TrainParams, samples: int) -> tuple[
     """
     weights = sum(parameter.nbytes for parameter in model.parameters())
     steady = weights * (3 if params.optimiser == "sgd" else 4)
-    empty = copy.deepcopy(model).to("meta").train()
+    empty = _without_numbers(model).train()
+    for part in empty.modules():
+        if isinstance(part, nn.SyncBatchNorm):
+            part.eval()  # it keeps as much, and asks for GPUs only where it takes statistics
     kept: dict[int, tuple[Tensor, int]] = {}  # the tensors themselves, so that no two share an address in turn
     own = {id(parameter) for parameter in empty.parameters()}
 
@@ -120,6 +124,14 @@ def memory_needed(model: Segmentor, params: TrainParams, samples: int) -> tuple[
     return steady, sum(size for _, size in kept.values())
 
 
+def _without_numbers(model: Segmentor) -> Segmentor:
+    """Copy a network without its numbers, for which there may be no memory."""
+    memo: dict[int, Any] = {id(value): value.to("meta") for value in model.buffers()}
+    for value in model.parameters():
+        memo[id(value)] = nn.Parameter(value.detach().to("meta"), value.requires_grad)
+    return copy.deepcopy(model, memo)
+
+
 def what_to_lower(model: Segmentor, params: TrainParams, samples: int) -> str:
     """Say what an iteration needs and what would make it need less."""
     try:
@@ -128,7 +140,7 @@ def what_to_lower(model: Segmentor, params: TrainParams, samples: int) -> str:
             f"it needs some {_gib(steady)} for weights, gradients and optimiser, and {_gib(activations)} for the "
             f"features of {samples} crops of {params.crop_size[0]}x{params.crop_size[1]} pixels"
         )
-    except (RuntimeError, NotImplementedError):  # a module that cannot be followed without numbers
+    except (RuntimeError, NotImplementedError, ValueError):  # a module that cannot be followed without numbers
         need = f"its features of {samples} crops of {params.crop_size[0]}x{params.crop_size[1]} pixels do not fit"
     ways = [f"raise train.micro_batches (now {params.micro_batches})", "use more devices"]
     if params.precision == "float32" and params.device == "cuda":

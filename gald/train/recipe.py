@@ -190,8 +190,13 @@ def refuse_departures(run: Run, lines: Sequence[Line]) -> None:
     Raises
     ------
     ParamsError
-        It does; every departure is named.
+        It does, and every departure is named; or there are no params to know the paper's recipe from.
     """
+    if run.params.train.strict and all(line.paper is None for line in lines):
+        raise ParamsError(
+            f"{run.name}: train.strict is on, and there is no folder params with the paper's recipe to compare with; "
+            "train where it is, or set train.strict to false"
+        )
     departures = [f"{line.what}: {line.effective}, the paper: {line.paper}" for line in lines if line.departs]
     if run.params.train.strict and departures:
         raise ParamsError(
