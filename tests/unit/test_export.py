@@ -288,7 +288,7 @@ def test_same_command_gives_same_bytes(suffix: str) -> None:
     "backbone",
     [
         {"name": "resnet", "depth": 50},
-        {"name": "timm", "model": "tf_efficientnet_lite0", "output_stride": 8, "fuse": "add"},
+        {"name": "timm", "model": "efficientnet_lite0", "output_stride": 8, "fuse": "add"},
     ],
     ids=["resnet50", "efficientnet_lite0"],
 )
