@@ -166,6 +166,7 @@ def test_the_words_of_a_run_on_one_device(make_run: Callable[..., Run]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what the compiler imports
 def test_a_compiled_network_trains_too(make_run: Callable[..., Run]) -> None:
     from torch._inductor import cpp_builder, exc
 
