@@ -1,3 +1,4 @@
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -35,8 +36,13 @@ class Pretrained(nn.Module):
         self.coverage: dict[str, Any] = {"loaded": loaded, "of": 318, "origin": "hub:resnet50s"}
 
 
+@functools.cache
+def paper_runs() -> tuple[Run, ...]:
+    return load_suite("paper", REPOSITORY / "params").runs
+
+
 def paper_run(name: str, **changes: Any) -> Run:
-    run = next(run for run in load_suite("paper", REPOSITORY / "params").runs if run.dataset == name)
+    run = next(run for run in paper_runs() if run.dataset == name)
     params = run.params.model_copy(update={"train": run.params.train.model_copy(update=changes)})
     return Run(run.name, run.scale, run.dataset, run.row, run.seed, params)
 

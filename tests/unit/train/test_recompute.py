@@ -1,5 +1,5 @@
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +15,15 @@ from gald.models.backbone import resnet, timm, tiny
 from gald.params import Run
 from gald.train.recompute import recompute_blocks
 from gald.train.run import train
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute as trainings do: threads cost small networks more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def passed(backbone: nn.Module, images: Tensor) -> tuple[int, dict[str, Tensor], dict[str, Tensor]]:
