@@ -96,7 +96,7 @@ def _end_after(parent: int) -> None:
 def _parent_to_watch() -> int | None:
     """Process whose death means that nobody waits for this training; None for one sent to the background by `nohup`."""
     planner = os.environ.get(PARENT)  # told by the workflow, which may die while torch is being imported
-    if planner is not None:
+    if planner is not None and "TORCHELASTIC_RUN_ID" not in os.environ:  # whose agent stands between
         return int(planner)
     parent = os.getppid()
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

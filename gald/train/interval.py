@@ -63,7 +63,7 @@ class Interval:
         Losses and gradient norm are means over the interval and all processes; images a second are those of all
         together; the share of time waited for data and the memory are the first process's.
         """
-        loss, main_loss, aux_loss, gradient_norm = self._means(world)
+        loss, main_loss, aux_loss, gradient_norm = (value / self.count for value in self.sums(world)[1:])
         return {
             "iteration": iteration,
             "loss": loss,
@@ -77,15 +77,11 @@ class Interval:
             "timestamp": round(time.time(), 3),
         }
 
-    def _means(self, world: World) -> list[float]:
-        sums = torch.tensor(self.sums[1:], dtype=torch.float64, device=world.device)
-        means: list[float] = (world.total(sums) / (self.count * world.size)).tolist()
-        return means
-
-    @property
-    def sums(self) -> list[float]:
-        """What a resumed training needs to end the interval with the same means."""
-        return [self.count, self.loss, self.main_loss, self.aux_loss, self.gradient_norm]
+    def sums(self, world: World) -> list[float]:
+        """What a resumed training needs to end the interval with the same means: of any process, their mean."""
+        own = [self.loss, self.main_loss, self.aux_loss, self.gradient_norm]
+        total = world.total(torch.tensor(own, dtype=torch.float64, device=world.device))
+        return [self.count, *(total / world.size).tolist()]
 
     @classmethod
     def resumed(cls, sums: Sequence[float]) -> Interval:

@@ -11,19 +11,24 @@ Li et al.: PyTorch Distributed: Experiences on Accelerating Data Parallel Traini
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from gald.errors import GaldError
 from gald.params import TrainParams
 
 _TIMEOUT = timedelta(minutes=10)  # validation by one process, or a slow disk, may hold the others up
+_LOOK_S = 0.01
 _GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
 
 
@@ -66,14 +71,19 @@ class World:
         distributed.broadcast_object_list(boxed, src=0, device=self.device)
         return boxed[0]
 
-    def wrap(self, model: nn.Module, params: TrainParams) -> nn.Module:
+    def wrap(self, model: nn.Module) -> nn.Module:
         """Network whose gradients are averaged over all processes."""
         if self.size == 1:
             return model
         ids = [self.device] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(
-            model, device_ids=ids, broadcast_buffers=params.batch_norm == "local", gradient_as_bucket_view=True
-        )
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+
+    @torch.no_grad()
+    def align(self, model: nn.Module) -> None:
+        """Give all the buffers of the first process: statistics of local norms differ until the next forward pass."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, src=0)
 
     def accumulating(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Context of a micro-batch: gradients travel with the last one only."""
@@ -105,11 +115,43 @@ def joined(params: TrainParams) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    store = _store_of_this_life(rank, size)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
     try:
         yield World(rank, size, device)
     finally:
         distributed.destroy_process_group()
+
+
+def _store_of_this_life(rank: int, size: int) -> Store:
+    """Where the processes find each other's addresses; torchrun's store, which may still hold those of killed ones.
+
+    torchrun keeps its store when it starts processes again, and counts restarts for each machine by itself. So the
+    first process invents a prefix, and hands it to every other one that is alive.
+    """
+    try:
+        store, _, _ = next(rendezvous("env://", rank, size, timeout=_TIMEOUT))
+    except (ValueError, distributed.DistError) as error:
+        raise GaldError(
+            f"WORLD_SIZE is {size}, but the other processes are not to be found ({error}); start with torchrun, or "
+            "unset WORLD_SIZE"
+        ) from error
+    own = uuid4().hex
+    if rank > 0:
+        store.set(f"gald/hello/{rank}", own)
+        prefix = store.get(f"gald/reply/{own}").decode()
+        store.set(f"gald/{prefix}/{rank}", "heard")
+        return PrefixStore(prefix, store)
+    deadline = time.monotonic() + _TIMEOUT.total_seconds()
+    silent = set(range(1, size))
+    while silent and time.monotonic() < deadline:
+        for other in silent:
+            if store.check([f"gald/hello/{other}"]):  # perhaps of a killed one, whose answer nobody reads
+                store.set(f"gald/reply/{store.get(f'gald/hello/{other}').decode()}", own)
+        silent = {other for other in silent if not store.check([f"gald/{own}/{other}"])}
+        time.sleep(_LOOK_S)
+    return PrefixStore(own, store)
 
 
 def _check(params: TrainParams, size: int, place: int) -> None:

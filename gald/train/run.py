@@ -95,7 +95,6 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
     origins = take_over(task, state, world)
     if world.first:
         follow.announce(run, task.identity, task.code, [origin["code"] for origin in origins])
-    training_mode(state.model, params)
     try:
         samples = CachedSamples(task.split, len(task.classes))
         loop.train(state, samples, params, _hooks(task, state, origins, world, reason), world)
@@ -116,16 +115,18 @@ def _hooks(
 ) -> loop.Hooks:
     """What this process does for the loop: the first one writes and speaks, every one validates."""
     params = task.run.params.train
-    kept = keeper(task, origins)
+    kept = keeper(task, origins, world)
     progress = history.Progress(task.run.name, state.iteration, params.max_iters)
     validation = None if task.validation is None else Validation(task.run, task.validation, task.folder, world)
     told: list[bool] = []
     began = time.monotonic()
 
     def keep(state: loop.State) -> None:
+        found = kept(state)
         if world.first:
-            checkpoint.save(task.folder, kept(state))
+            checkpoint.save(task.folder, found)
             drop_other_bests(task.folder, checkpoint.bests(task.folder))
+        world.share(None)  # a process that leaves takes the others down, the one that writes among them
 
     def write(line: dict[str, Any]) -> None:
         if world.first:

@@ -36,7 +36,7 @@ def build_state(task: Task, world: World) -> State:
     if params.activation_checkpointing:
         recompute_blocks(model.backbone)
     average = None if params.average_decay is None else Average(model, params.average_decay)
-    network = world.wrap(model, params)
+    network = world.wrap(model)
     if params.compile:
         network = cast(nn.Module, torch.compile(network))
     return State(model, network, Optimiser(model, params), Precision(params), average)
@@ -104,11 +104,11 @@ def _shapes(tensors: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, torch.
     return {kind: {name: value.shape for name, value in named.items()} for kind, named in tensors.items()}
 
 
-def keeper(task: Task, origins: list[dict[str, Any]]) -> Callable[[State], checkpoint.Checkpoint]:
-    """Make what turns a state into a checkpoint of this training."""
+def keeper(task: Task, origins: list[dict[str, Any]], world: World) -> Callable[[State], checkpoint.Checkpoint]:
+    """Make what turns a state into a checkpoint of this training; every process calls it, since they add up sums."""
 
     def kept(state: State) -> checkpoint.Checkpoint:
-        progress = {"interval": state.interval.sums, "scale": state.precision.state, "best": state.best}
+        progress = {"interval": state.interval.sums(world), "scale": state.precision.state, "best": state.best}
         return checkpoint.Checkpoint(state.iteration, task.identity, origins, progress, tensors_of(state))
 
     return kept

@@ -1,0 +1,307 @@
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+import gald
+from gald import files, locking, paths
+from gald.datasets._reader import PreparedSplit
+from gald.errors import GaldError, RunBusy
+from gald.params import Run
+from gald.train import history
+from gald.train.parallel import World, joined
+from gald.train.run import train
+from gald.train.validation import Validation
+
+# `gald train` of runs that lie in no suite, one after the other
+CHILD = """
+import json, os, sys
+from gald import cli
+from gald.cli import runs
+from gald.params import Run, RunParams
+wanted = json.loads(sys.argv[1])
+def look_up(name, digest, *, evaluate):
+    params = RunParams.model_validate(wanted[name])
+    return Run(name, *name.split("/")[:2], "none", params.train.seed, params)
+runs._run, runs._store, runs._tell_progress = look_up, lambda: "auto", lambda run: None
+for name in wanted:
+    cli.LOGGER.handlers.clear()
+    status = cli.main(["train", name])
+    print(f"rank {os.environ['RANK']} ends with {status}", file=sys.stderr, flush=True)
+    if status:
+        sys.exit(status)
+"""
+RECIPE: dict[str, Any] = {"batch_norm": "frozen", "max_iters": 10, "warmup_iters": 2, "log_every": 4}
+ENDLESS = {**RECIPE, "max_iters": 100_000, "checkpoint_every": 2, "log_every": 3}
+NO_DROPOUT = {"aux_head": {"channels": 8, "relu": True, "dropout": 0.0}}
+
+
+class Job:
+    """Runs that torchrun trains, with what it prints."""
+
+    def __init__(
+        self, *wanted: Run, processes: int = 2, options: tuple[str, ...] = ("--standalone",), log: str = "log"
+    ):
+        Path("child.py").write_text(CHILD)
+        self.log = Path(log)
+        given = json.dumps({run.name: run.params.model_dump(mode="json") for run in wanted})
+        command = [sys.executable, "-m", "torch.distributed.run", *options, f"--nproc-per-node={processes}"]
+        environment = os.environ | {"PYTHONPATH": str(Path(gald.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        with self.log.open("w") as file:
+            self.agent = subprocess.Popen(
+                [*command, "child.py", given], stderr=file, stdout=file, env=environment, start_new_session=True
+            )
+
+    def workers(self) -> dict[int, int]:
+        """Process ids by rank."""
+        found = {}
+        for pid in Path(f"/proc/{self.agent.pid}/task/{self.agent.pid}/children").read_text().split():
+            environment = Path(f"/proc/{pid}/environ").read_bytes().decode()
+            if rank := re.search(r"\0RANK=(\d+)\0", environment):
+                found[int(rank[1])] = int(pid)
+        return found
+
+    def workers_left(self) -> list[str]:
+        """Command lines of processes that work in this folder and are no test."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                command = (folder / "cmdline").read_bytes()
+                if b"child.py" in command and (folder / "cwd").readlink() == Path.cwd():
+                    found.append(command.decode())
+        return found
+
+    def end(self, seconds: float = 45) -> str:
+        try:
+            self.agent.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pytest.fail(self.log.read_text())
+        return self.log.read_text()
+
+    def wait_for(self, condition: Callable[[], object], seconds: float = 40) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.agent.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Job]]:
+    jobs: list[Job] = []
+
+    def started(*wanted: Run, **options: Any) -> Job:
+        jobs.append(Job(*wanted, **options))
+        return jobs[-1]
+
+    yield started
+    for job in jobs:
+        if job.agent.poll() is None:
+            for pid in [*job.workers().values(), job.agent.pid]:  # workers lead sessions of their own
+                os.kill(pid, signal.SIGKILL)
+            job.agent.wait()
+
+
+def tensors(run: Run) -> dict[str, Tensor]:
+    return safetensors.torch.load_file(paths.weights(run.name))
+
+
+def digest(run: Run) -> str:
+    return files.sha256(paths.weights(run.name))
+
+
+def lines(run: Run) -> list[dict[str, Any]]:
+    kept = ("iteration", "loss", "main_loss", "aux_loss", "gradient_norm", "learning_rate", "validation_mean_iou")
+    return [{key: line[key] for key in kept if key in line} for line in history.read(paths.history(run.name))]
+
+
+def assert_close(found: Run, expected: Run, tolerance: float = 2e-5) -> None:
+    theirs = tensors(expected)
+    for name, value in tensors(found).items():
+        torch.testing.assert_close(
+            value, theirs[name], atol=tolerance, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    for line, other in zip(lines(found), lines(expected), strict=True):
+        assert line == pytest.approx(other, rel=1e-4)
+
+
+def checkpoints(run: Run) -> list[int]:
+    return sorted(int(path.stem) for path in paths.checkpoint_dir(run.name).glob("*.checkpoint"))
+
+
+def record(run: Run) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(paths.run_json(run.name).read_text())
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(make_run: Callable[..., Run], start: Callable[..., Job]) -> None:
+    def variants(prefix: str) -> list[Run]:
+        validated = {"validation": {"every": 5, "split": "test", "samples": None, "patience": None}}
+        changes: list[dict[str, Any]] = [
+            {"train": RECIPE, "model": NO_DROPOUT},
+            {"train": {**RECIPE, "micro_batches": 2, "clip_gradient_norm": 1.0}, "model": NO_DROPOUT},
+            {"train": {**RECIPE, **validated, "average_decay": 0.9}, "model": NO_DROPOUT},
+        ]
+        return [make_run(f"mini/camvid/{prefix}{index}-seed0", **change) for index, change in enumerate(changes)]
+
+    shared, alone = variants("shared"), variants("alone")
+    again = make_run("mini/camvid/again-seed0", train=RECIPE, model=NO_DROPOUT)
+    local = {
+        **RECIPE,
+        "batch_norm": "local",
+        "validation": {"every": 10, "split": "test", "samples": 5, "patience": None},
+    }
+    norms = make_run("mini/camvid/norms-seed0", train=local)
+    job = start(*shared, again, norms)
+    for run in alone:
+        train(run)
+    log = job.end()
+    assert job.agent.returncode == 0, log
+    for ours, theirs in zip(shared, alone, strict=True):
+        assert_close(ours, theirs)
+        assert record(ours)["environment"]["processes"] == 2
+    assert digest(again) == digest(shared[0])
+    assert lines(again) == lines(shared[0])
+    assert "(2 x 1 x 2: devices, samples, micro-batches)" in log
+    assert log.count("training 10 iterations") == len(shared) + 2, "only one process speaks"
+    split, alone_now = PreparedSplit(paths.prepared("mini", "camvid"), ["test"]), World(0, 1, torch.device("cpu"))
+    validation = Validation(norms, split, Path("best"), alone_now)
+    state: Any = SimpleNamespace(model=gald.load(paths.weights(norms.name)), average=None, best=None, iteration=10)
+    assert validation.score(state)["validation_mean_iou"] == lines(norms)[-1]["validation_mean_iou"]
+
+
+BREAKABLE = {"max_iters": 60, "warmup_iters": 2, "checkpoint_every": 2, "log_every": 7}
+
+
+def assert_unbroken(broken: Run, unbroken: Run) -> None:
+    assert digest(broken) == digest(unbroken)
+    for line, other in zip(lines(broken), lines(unbroken), strict=True):
+        assert line == pytest.approx(other, rel=1e-12)  # sums over processes are added up in another order
+    assert not paths.checkpoint_dir(broken.name).exists()
+
+
+@pytest.mark.slow
+def test_a_job_goes_on_after_a_signal_and_after_the_death_of_a_process(
+    make_run: Callable[..., Run], start: Callable[..., Job]
+) -> None:
+    names = ["unbroken", "told", "killed"]
+    unbroken, told, killed = (make_run(f"mini/camvid/{name}-seed0", train=BREAKABLE) for name in names)
+    job = start(unbroken)
+    assert "rank 0 ends with 0" in job.end()
+
+    job = start(told)
+    job.wait_for(lambda: checkpoints(told))
+    os.kill(job.workers()[1], signal.SIGTERM)
+    log = job.end()
+    assert job.agent.returncode != 0
+    assert not paths.run_json(told.name).exists()
+    assert "because it was sent SIGTERM; the same command goes on" in log
+    assert "because another process was told to stop; the same command goes on" in log
+    stopped = int(re.findall(r"stopped after iteration (\d+) of 60", log)[0])
+    assert checkpoints(told)[-1] == stopped
+    assert "ends with 75" in log
+    job = start(told)
+    log = job.end()
+    assert f"going on from iteration {stopped} of 60" in log
+    assert_unbroken(told, unbroken)
+
+    job = start(killed, options=("--standalone", "--max-restarts=1"))
+    job.wait_for(lambda: checkpoints(killed))
+    os.kill(job.workers()[1], signal.SIGKILL)
+    log = job.end()
+    assert job.agent.returncode == 0, log
+    assert "going on from iteration" in log
+    assert_unbroken(killed, unbroken)
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_takes_the_others_down_and_its_message_is_the_only_one(
+    make_run: Callable[..., Run], start: Callable[..., Job], prepared: Path
+) -> None:
+    run = make_run(train=ENDLESS)
+    job = start(run)
+    job.wait_for(lambda: checkpoints(run))
+    with pytest.raises(RunBusy, match="is busy"), locking.held(run.name, wait_s=0):
+        pass
+    os.kill(job.agent.pid, signal.SIGTERM)
+    assert "because it was sent SIGTERM; the same command goes on" in job.end(20)
+    stopped = checkpoints(run)[-1]
+    assert job.workers_left() == []
+
+    damaged = prepared / "images/train/scene03.png"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:200])
+    job = start(run)
+    job.wait_for(lambda: "going on from iteration" in job.log.read_text())
+    began = time.monotonic()
+    log = job.end(20)
+    assert time.monotonic() - began < 15
+    assert job.agent.returncode != 0
+    told = re.findall(r"^gald train: .*", log, re.MULTILINE)
+    assert any("scene03" in line for line in told)
+    assert 1 <= len(told) <= 2  # a batch over the end of an epoch may hold the sample twice
+    assert all("scene03" in line or "of 2 lost another one" in line for line in told)
+    assert not re.search(r"File .*gald/train", log)  # no traceback but the agent's own
+    assert checkpoints(run)[-1] >= stopped
+    assert not paths.run_json(run.name).exists()
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_goes_on_and_two_machines_do(
+    make_run: Callable[..., Run], start: Callable[..., Job]
+) -> None:
+    run = make_run(train=BREAKABLE)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    options = ("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint={address}", "--rdzv-id=test", "--max-restarts=1")
+    machines = [start(run, processes=1, options=options, log=f"log{index}") for index in range(2)]
+    machines[0].wait_for(lambda: checkpoints(run))
+    for machine in machines:
+        machine.agent.send_signal(signal.SIGTERM)
+    for machine in machines:
+        assert "the same command goes on" in machine.end()
+    stopped = checkpoints(run)[-1]
+    assert 0 < stopped < 60
+    train(run)
+    assert record(run)["determinism"] == "seeded"
+    assert [origin["environment"]["processes"] for origin in record(run)["resumed_from"]] == [2]
+    assert record(run)["environment"]["processes"] == 1
+    assert lines(run)[-1]["iteration"] == 60
+
+
+def test_what_cannot_be_shared_is_said(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(GaldError, match=r"batch_size 4 cannot be shared by 3 .* make it a multiple of 3, or"):
+        train(make_run())
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        GaldError, match=r"batch_size 6 .* by 2 processes with 2 micro-batches each; make it a multiple"
+    ):
+        train(make_run(train={"batch_size": 6, "micro_batches": 2}))
+    with pytest.raises(GaldError, match=r"batch_norm is 'sync', which torch has on GPUs only; .*'local' or 'frozen'"):
+        train(make_run(train={"batch_norm": "sync"}))
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(GaldError, match=r"WORLD_SIZE is 2, .*MASTER_ADDR.*torchrun"), joined(make_run().params.train):
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    with joined(make_run().params.train) as world:
+        assert (world.rank, world.size, world.first) == (0, 1, True)
+        assert not torch.distributed.is_initialized()
