@@ -102,6 +102,7 @@ def test_frozen_norms_keep_their_statistics_and_learn_their_affine_part(make_run
     assert found["backbone.stem.1.bias"].abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_whole_trainings_agree_whatever_the_number_of_parts(make_run: Callable[..., Run]) -> None:
     expected = None
     for parts in (1, 2, 4):

@@ -45,6 +45,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
     ],
     ids=["adamw-average", "fp16-average", "bf16-adamw", "recomputed-frozen"],
 )
+@pytest.mark.slow
 def test_stopping_changes_no_bit_whatever_the_recipe(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, recipe: dict[str, Any]
 ) -> None:
@@ -104,6 +105,7 @@ def test_published_weights_are_the_average(make_run: Callable[..., Run], followe
             assert torch.equal(value, followed[-1][name])
 
 
+@pytest.mark.slow
 def test_an_average_changes_no_bit_of_what_is_averaged(
     make_run: Callable[..., Run], followed: list[dict[str, Tensor]]
 ) -> None:
@@ -116,6 +118,7 @@ def test_an_average_changes_no_bit_of_what_is_averaged(
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.slow
 def test_half_precision_trains_and_its_weights_and_logits_stay_float32(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
@@ -171,6 +174,7 @@ def test_gradients_that_no_scale_makes_finite_are_told(
         train(run)
 
 
+@pytest.mark.slow
 def test_the_layout_of_memory_changes_numbers_by_rounding_only(make_run: Callable[..., Run]) -> None:
     runs = [
         make_run(f"mini/camvid/none-seed{int(last)}", train={"max_iters": 4, "channels_last": last})
