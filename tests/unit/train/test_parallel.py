@@ -305,3 +305,18 @@ def test_what_cannot_be_shared_is_said(make_run: Callable[..., Run], monkeypatch
     with joined(make_run().params.train) as world:
         assert (world.rank, world.size, world.first) == (0, 1, True)
         assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_synchronised_norms_on_two_gpus_see_what_one_sees(
+    make_run: Callable[..., Run], start: Callable[..., Job]
+) -> None:
+    recipe = {**RECIPE, "batch_norm": "sync", "device": "cuda", "determinism": "seeded"}
+    shared, alone = (make_run(f"mini/camvid/{name}-seed0", train=recipe, model=NO_DROPOUT) for name in "ab")
+    job = start(shared)
+    log = job.end()
+    assert job.agent.returncode == 0, log
+    train(alone)
+    for line, other in zip(lines(shared), lines(alone), strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-3)
