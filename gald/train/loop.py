@@ -153,7 +153,7 @@ def train_one_iteration(
     seen: list[Losses] = []
     for part, (images, mask) in enumerate(_parts(batch.images, masks, params)):
         seed_dropout(params.seed, iteration, world.rank * params.micro_batches + part)
-        inputs = as_input(images.to(world.device))
+        inputs = _inputs(images, params, world)
         with world.accumulating(state.network, part + 1 == params.micro_batches):
             with state.precision.autocast():
                 scores = state.network(inputs, with_aux=state.model.aux_head is not None, full_size=False)
@@ -178,6 +178,12 @@ def train_one_iteration(
 def _parts(images: Tensor, masks: Tensor, params: TrainParams) -> zip[tuple[Tensor, Tensor]]:
     """Cut a process's share of the batch into micro-batches."""
     return zip(images.chunk(params.micro_batches), masks.chunk(params.micro_batches), strict=True)
+
+
+def _inputs(images: Tensor, params: TrainParams, world: World) -> Tensor:
+    """What the network takes, in the memory order that its weights have."""
+    inputs = as_input(images.to(world.device))
+    return inputs if params.channels_last else inputs.contiguous()
 
 
 def _valid(state: State, params: TrainParams, masks: Tensor) -> Tensor:
@@ -227,7 +233,7 @@ def _what_diverged(
     where: list[str] = []
     for part, (images, mask) in enumerate(_parts(batch.images, masks, params)):
         seed_dropout(params.seed, iteration, world.rank * params.micro_batches + part)
-        inputs, loss = as_input(images.to(world.device)), _loss(state, params, mask, denominator)
+        inputs, loss = _inputs(images, params, world), _loss(state, params, mask, denominator)
         with state.precision.autocast():
             where += filter(None, [faults.first_bad_layer(state.model, inputs, loss)])
     first = next(iter(where), faults.NOWHERE)
