@@ -182,7 +182,9 @@ class _Row(NamedTuple):
         ratio = self.found[0] / self.found[1] if self.faster else self.found[1] / self.found[0]
         met = ratio >= self.target if self.faster else ratio <= self.target
         bound = f"at least {self.target:g} faster" if self.faster else f"at most {self.target:g}"
-        textbook, ours = (f"{value:.3g} {self.unit}" for value in self.found)
+        textbook, ours = (
+            f"{value:.0f} {self.unit}" if value >= 100 else f"{value:.3g} {self.unit}" for value in self.found
+        )
         return f"| {self.what} | {textbook} | {ours} | {ratio:.2f} | {bound} | {'yes' if met else 'NO'} |"
 
 
