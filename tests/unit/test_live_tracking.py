@@ -128,7 +128,7 @@ def test_the_command_ends_at_once_beside_another_follower(tmp_path, monkeypatch)
 def test_only_a_session_of_its_own_is_made_nicer(tmp_path):
     """The file of the kernel speaks for a whole session: a command typed at a terminal must not slow the terminal."""
     group = Path("/proc/self/autogroup")
-    if not group.exists():
+    if not group.exists() or not group.read_text():  # the file reads as empty where the kernel was told not to
         pytest.skip("this kernel does not group processes by session")
     code = "from gald import follow; follow.lower_priority(); print(open('/proc/self/autogroup').read().split()[-1])"
     before = group.read_text()
