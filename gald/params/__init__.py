@@ -7,8 +7,10 @@ is validated once and written out beside the run.
 
 from gald.params._merge import Layer, Merged, read_yaml
 from gald.params._paper import paper_params
+from gald.params._protocols import load_protocol, protocol_names
 from gald.params._run_params import RunParams
 from gald.params._runs import Run
+from gald.params._scores import COSTS, SCORES, WIDTHS, ZONES
 from gald.params._sections import (
     AuxHead,
     Choice,
@@ -18,6 +20,7 @@ from gald.params._sections import (
     ModelParams,
     PhotometricParams,
     PrepareParams,
+    ProtocolParams,
     Section,
     TrainParams,
     ValidationParams,
@@ -34,6 +37,10 @@ from gald.params._suites import (
 from gald.params._tables import Cell, Comparison, Published, Table, load_table
 
 __all__ = [
+    "COSTS",
+    "SCORES",
+    "WIDTHS",
+    "ZONES",
     "AuxHead",
     "Cell",
     "Choice",
@@ -46,6 +53,7 @@ __all__ = [
     "ModelParams",
     "PhotometricParams",
     "PrepareParams",
+    "ProtocolParams",
     "Published",
     "Run",
     "RunParams",
@@ -56,9 +64,11 @@ __all__ = [
     "ValidationParams",
     "data_params",
     "find_run",
+    "load_protocol",
     "load_suite",
     "load_table",
     "paper_params",
+    "protocol_names",
     "read_yaml",
     "suite_names",
     "suites_of_scale",

@@ -208,11 +208,30 @@ class TrainParams(Section):
         return self
 
 
+class ProtocolParams(Section):
+    """How a class is found for each pixel of an image, under the name that stands beside every number."""
+
+    name: str
+    window: Size | None  # (height, width) of a sliding window's tiles; null = the whole image in one piece
+    overlap: Annotated[float, Field(ge=0, lt=1)]  # share of a tile that the next one covers too
+    average: Literal["logits", "probabilities"]  # what is averaged over tiles, scales and flips
+    scales: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]  # of the input
+    flip: bool  # predict the mirrored image too
+
+    @model_validator(mode="after")
+    def _check(self) -> ProtocolParams:
+        if self.window is None and self.overlap:
+            raise ValueError(f"overlap: {self.overlap} is of a sliding window, but window is null; set it to 0")
+        if len(set(self.scales)) < len(self.scales):
+            raise ValueError(f"scales: {list(self.scales)} names a scale twice; keep one")
+        return self
+
+
 class EvaluateParams(Section):
     """How a run is scored; a number never travels without it."""
 
     split: str
+    protocol: ProtocolParams  # in YAML by its name in params/protocols.yaml
     image_size: Size | None  # the network's input (height, width); scores are at the mask's own size. null = native
-    boundary_width: PositiveInt  # pixels on each side of a boundary between classes
     gallery: NonNegativeInt  # samples whose predicted masks are kept as pictures
     threads: PositiveInt

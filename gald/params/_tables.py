@@ -5,18 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from gald import paths, plugins
 from gald.params._merge import read_yaml
+from gald.params._scores import COSTS, SCORES
 from gald.params._sections import Section
 from gald.params._validate import validated
 
 RowName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]  # part of paths, and of what a wildcard may take
-Column = Literal[
-    "mean_iou", "boundary_mean_iou", "pixel_accuracy", "mean_accuracy",
-    "parameters", "gmacs", "peak_memory", "latency",
-]  # fmt: skip
+
+
+def _known_column(name: str) -> str:
+    if name not in (known := {**SCORES, **COSTS}):
+        raise ValueError(f"no column is called {name!r}; {plugins.nearest(name, known)}")
+    return name
+
+
+Column = Annotated[str, AfterValidator(_known_column)]
 
 
 class Comparison(Section):

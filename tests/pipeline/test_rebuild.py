@@ -90,7 +90,7 @@ def test_a_changed_published_number_renders_only_its_table_again(built):
 
 
 def test_a_changed_evaluate_section_trains_nothing(built):
-    built.edit("params/suites/smoke.yaml", lambda suite: suite["overrides"]["evaluate"].update(boundary_width=2))
+    built.edit("params/suites/smoke.yaml", lambda suite: suite["overrides"]["evaluate"].update(protocol="sliding"))
     planned = built("snakemake", "-n", "smoke")
     assert planned.trained == set()
     assert {f"evaluate {name}" for name in built.names} < set(planned.jobs)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gald import files, paths
-from gald.params import Run, RunParams, read_yaml
+from gald.params import Run, RunParams, load_protocol, read_yaml
 from gald.prepare.index import render
 
 REPOSITORY = Path(__file__).parents[2]
@@ -120,9 +120,13 @@ def run_params(**changes: dict[str, Any]) -> dict[str, Any]:
             "log_every": 7,
             "checkpoint_every": 10,
         },
-        "evaluate": {"split": "test", "boundary_width": 2, "gallery": 2},
+        "evaluate": {"split": "test", "gallery": 2},
     }
     sections = {key: base[key] | small[key] | changes.get(key, {}) for key in small}
+    evaluate = sections["evaluate"]
+    if isinstance(evaluate["protocol"], str):
+        crop_size = sections["train"]["crop_size"]
+        evaluate["protocol"] = load_protocol(evaluate["protocol"], crop_size, REPOSITORY / "params").model_dump()
     return {"edition": EDITION, "dataset": DATASET, "source": SOURCE, **sections}
 
 

@@ -147,7 +147,7 @@ def test_all_problems_of_all_rows_come_at_once(root: Path) -> None:
         ),
         ("suites/mini.yaml", "rows: [none,", "rows: [nune,", r"no row 'nune'; did you mean 'none'"),
         ("tables/components.yaml", "than: psp\n", "than: pspl\n", r"row 'pspl', which is not among rows"),
-        ("tables/components.yaml", "[mean_iou,", "[miou,", r"columns\.0: found 'miou'"),
+        ("tables/components.yaml", "[mean_iou,", "[miou,", r"columns\.0: no column is called 'miou'; did you mean 'mean_iou'"),
         ("tables/benchmarks.yaml", "  psp:\n    model:", "  PSP:\n    model:", r"rows\.PSP.*found 'PSP'; string should match"),
         ("tables/benchmarks.yaml", "dataset: cityscapes", "dataset: cityscape", r"published: no dataset is called 'cityscape'; did you mean"),
         ("base.yaml", "processes: null", "proceses: null", r"base\.yaml: prepare: proceses: unknown key; did you mean 'processes'"),
@@ -205,10 +205,35 @@ def test_comments_order_and_spelling_of_numbers_do_not_change_a_digest(root: Pat
 
 def test_the_evaluate_section_does_not_touch_the_training_digest(root: Path) -> None:
     before = find_run("mini/camvid/psp-seed0", root)
-    edit(root / "base.yaml", "boundary_width: 3", "boundary_width: 5")
+    edit(root / "base.yaml", "protocol: whole", "protocol: multi_scale")
     after = find_run("mini/camvid/psp-seed0", root)
     assert after.digest() == before.digest()
     assert after.evaluate_digest() != before.evaluate_digest()
+
+
+def test_a_protocol_is_resolved_where_a_run_is_read(root: Path) -> None:
+    edit(root / "base.yaml", "protocol: whole", "protocol: sliding")
+    run = find_run("mini/camvid/psp-seed0", root)
+    protocol = run.params.evaluate.protocol
+    assert (protocol.name, protocol.window, protocol.average) == ("sliding", run.params.train.crop_size, "logits")
+    before = run.evaluate_digest()
+    edit(root / "protocols.yaml", "window: crop ", "window: [64, 64] ")
+    assert find_run("mini/camvid/psp-seed0", root).params.evaluate.protocol.window == (64, 64)
+    assert find_run("mini/camvid/psp-seed0", root).evaluate_digest() != before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "told"),
+    [
+        ("base.yaml", "protocol: whole", "protocol: hole", r"no protocol 'hole' in .*protocols\.yaml; did you mean 'whole'"),
+        ("protocols.yaml", "overlap: 0.0", "overlap: 0.5", r"protocols\.yaml: whole: .*window is null"),
+        ("protocols.yaml", "scales: [1.0]", "scales: []", r"protocols\.yaml: whole: scales"),
+        ("protocols.yaml", "average: logits", "average: votes", r"protocols\.yaml: whole: average: found 'votes'"),
+    ],
+)  # fmt: skip
+def test_a_protocol_that_cannot_be_is_refused(root: Path, file: str, old: str, new: str, told: str) -> None:
+    edit(root / file, old, new)
+    assert re.search(told, refusal(root))
 
 
 def test_what_changes_no_bit_trains_nothing_again(root: Path) -> None:
