@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gald import paths
 from gald.params._merge import Merged
+from gald.params._protocols import resolve_protocol
 from gald.params._run_params import RunParams
 from gald.params._suites import data_params, with_dataset
 from gald.params._validate import validated
@@ -42,5 +43,6 @@ def paper_params(dataset: str, root: Path = paths.PARAMS) -> RunParams | None:
     ]
     merged = Merged.of(layers)
     merged.values.setdefault("train", {})["seed"] = 0
+    resolve_protocol(merged, root)
     content = {"edition": "full", "dataset": dataset, "source": data_params(root)[0].source(dataset), **merged.values}
     return validated(RunParams, content, lambda path: merged.origin(path) or layers[-1].origin)

@@ -7,7 +7,7 @@ from typing import Any
 
 from gald import plugins
 from gald.errors import ParamsError
-from gald.params._merge import read_yaml
+from gald.params._merge import Merged, read_yaml
 from gald.params._sections import ProtocolParams
 from gald.params._validate import validated
 
@@ -42,3 +42,11 @@ def load_protocol(name: object, crop_size: object, root: Path) -> ProtocolParams
     if content.get("window") == "crop":
         content["window"] = crop_size
     return validated(ProtocolParams, content, lambda _: f"{path}: {name}")
+
+
+def resolve_protocol(merged: Merged, root: Path) -> None:
+    """Put what a protocol says in the place of its name, in a run's merged params."""
+    evaluate = merged.values.get("evaluate", {})
+    if isinstance(evaluate, dict) and isinstance(evaluate.get("protocol"), str):
+        crop_size = merged.values.get("train", {}).get("crop_size")
+        evaluate["protocol"] = load_protocol(evaluate["protocol"], crop_size, root).model_dump(mode="json")

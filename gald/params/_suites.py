@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from gald import paths, plugins
 from gald.errors import ParamsError
 from gald.params._merge import Layer, Merged, read_yaml
-from gald.params._protocols import load_protocol
+from gald.params._protocols import resolve_protocol
 from gald.params._run_params import RunParams
 from gald.params._runs import Run, Runs
 from gald.params._sections import DownloadParams, NonNegativeInt, PrepareParams, Section
@@ -245,10 +245,7 @@ def _run_params(suite: SuiteParams, table: Table, row: str, dataset: str, seed: 
     merged = Merged.of(layers)
     merged.values.setdefault("train", {})["seed"] = seed
     source = data_params(root)[0].source(dataset)
-    evaluate = merged.values.get("evaluate", {})
-    if isinstance(evaluate.get("protocol"), str):
-        crop_size = merged.values["train"].get("crop_size")
-        evaluate["protocol"] = load_protocol(evaluate["protocol"], crop_size, root).model_dump(mode="json")
+    resolve_protocol(merged, root)
     content = {"edition": suite.edition, "dataset": dataset, "source": source, **merged.values}
     return validated(RunParams, content, lambda path: merged.origin(path) or layers[-1].origin)
 

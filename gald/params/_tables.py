@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from gald import paths, plugins
 from gald.params._merge import read_yaml
 from gald.params._scores import COSTS, SCORES
-from gald.params._sections import Section
+from gald.params._sections import Section, Size
 from gald.params._validate import validated
 
 RowName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]  # part of paths, and of what a wildcard may take
@@ -34,6 +34,13 @@ class Comparison(Section):
     question: str  # in words, for the report
 
 
+class Contrast(Section):
+    """A pair of rows to compare in every score of the table, beside what it is built to answer."""
+
+    row: str
+    than: str
+
+
 class Published(Section):
     """A verified published number, with what makes it comparable."""
 
@@ -42,7 +49,11 @@ class Published(Section):
     column: Column
     value: Annotated[float, Field(gt=0, lt=1)]  # a fraction, as every score here
     method: str  # as the source names it: method, backbone
-    protocol: str
+    protocol: str  # in the source's words
+    # The same as evaluate's params say it. Ours is subtracted only where all three are alike; null: never.
+    protocol_name: str | None = None
+    split: str | None = None
+    input_size: Size | None = None  # null = native
     source: str
 
 
@@ -52,11 +63,14 @@ class Table(Section):
     name: str
     title: str
     caption: str
-    layout: Literal["rows", "datasets"]  # one line per row with all columns; or a column per benchmark
+    layout: Literal[
+        "rows", "datasets", "scores"
+    ]  # a line a row; or a column a benchmark; or a line a score, a column a row
     columns: Annotated[tuple[Column, ...], Field(min_length=1)]
     rows: Annotated[dict[RowName, dict[str, Any]], Field(min_length=1)]  # name -> overrides of a run's params
     labels: dict[str, str]  # row -> what the reader sees
     main: Comparison | None
+    contrasts: tuple[Contrast, ...]
     published: tuple[Published, ...]
     notes: tuple[str, ...]
 
@@ -65,6 +79,7 @@ class Table(Section):
         named = [*self.labels, *(entry.row for entry in self.published)]
         if self.main is not None:
             named += [self.main.row, self.main.than]
+        named += [row for pair in self.contrasts for row in (pair.row, pair.than)]
         for row in named:
             if row not in self.rows:
                 raise ValueError(f"names the row {row!r}, which is not among rows: {', '.join(self.rows)}")
@@ -98,6 +113,7 @@ def load_table(name: str, root: Path = paths.PARAMS) -> Table:
         The file is missing or does not describe a table; all problems at once.
     """
     path = root / "tables" / f"{name}.yaml"
-    defaults: dict[str, Any] = {"layout": "rows", "labels": {}, "main": None, "published": [], "notes": []}
+    defaults: dict[str, Any] = {"layout": "rows", "labels": {}, "main": None}
+    defaults |= {"contrasts": [], "published": [], "notes": []}
     content = {"name": name, **defaults, **read_yaml(path)}
     return validated(Table, content, lambda _: str(path))
