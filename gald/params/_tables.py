@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from gald import paths, plugins
+from gald.errors import ParamsError
 from gald.params._merge import read_yaml
+from gald.params._protocols import protocol_names
 from gald.params._scores import COSTS, SCORES
 from gald.params._sections import Section, Size
 from gald.params._validate import validated
@@ -63,9 +65,8 @@ class Table(Section):
     name: str
     title: str
     caption: str
-    layout: Literal[
-        "rows", "datasets", "scores"
-    ]  # a line a row; or a column a benchmark; or a line a score, a column a row
+    # a line for each row and all columns; a column for each benchmark; or a line for each score, a column for each row
+    layout: Literal["rows", "datasets", "scores"]
     columns: Annotated[tuple[Column, ...], Field(min_length=1)]
     rows: Annotated[dict[RowName, dict[str, Any]], Field(min_length=1)]  # name -> overrides of a run's params
     labels: dict[str, str]  # row -> what the reader sees
@@ -116,4 +117,10 @@ def load_table(name: str, root: Path = paths.PARAMS) -> Table:
     defaults: dict[str, Any] = {"layout": "rows", "labels": {}, "main": None}
     defaults |= {"contrasts": [], "published": [], "notes": []}
     content = {"name": name, **defaults, **read_yaml(path)}
-    return validated(Table, content, lambda _: str(path))
+    table = validated(Table, content, lambda _: str(path))
+    for protocol in (entry.protocol_name for entry in table.published):
+        if protocol is not None and protocol not in (known := protocol_names(root)):
+            raise ParamsError(
+                f"{path}: published: no protocol is called {protocol!r}; {plugins.nearest(protocol, known)}"
+            )
+    return table
