@@ -1,18 +1,12 @@
-"""From an image to predicted train ids, one whole image at a time.
-
-One at a time, so that a prediction never depends on what else is in its batch.
-"""
+"""What a network takes, and the form in which it predicts fastest."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gald.models.folded import folded
-from gald.models.layers import resize
 from gald.models.segmentor import Segmentor
 
 
@@ -49,26 +43,3 @@ def channels_last(model: Segmentor) -> Segmentor:
 def for_prediction(model: Segmentor) -> Segmentor:
     """Copy a network in the form in which `predict` is fastest, see `gald.models.folded`; logits stay to rounding."""
     return channels_last(folded(model))
-
-
-@torch.inference_mode()
-def predict(model: Segmentor, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Predict the train id of every pixel.
-
-    Parameters
-    ----------
-    model : Segmentor
-        Network in evaluation mode.
-    image : uint8 array (H, W, 3)
-        RGB image at the network's input size.
-    size : (int, int)
-        Height and width of the prediction; the logits, not the classes, are resized to it.
-
-    Returns
-    -------
-    uint8 array of `size`
-        Class of the largest logit; the first one where several are equal.
-    """
-    images = torch.from_numpy(np.array(image))[None].to(model.mean.device)
-    logits = resize(model(as_input(images)).logits, size, align_corners=model.align_corners)
-    return np.asarray(logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy())

@@ -11,7 +11,7 @@ from gald.params import ModelParams, read_yaml
 
 @pytest.fixture(scope="module")
 def model() -> Segmentor:
-    content = read_yaml(Path(__file__).parents[2] / "params" / "base.yaml")["model"]
+    content = read_yaml(Path(__file__).parents[3] / "params" / "base.yaml")["model"]
     content |= {"backbone": {"name": "tiny", "width": 16, "stem_width": 8}, "channels": 16}
     torch.manual_seed(0)
     return channels_last(build_segmentor(ModelParams.model_validate(content), 5)).eval()

@@ -1,0 +1,142 @@
+"""From the features of tiles to the rows, or columns, of a prediction: one sparse matrix for each side of an image.
+
+Scores go from the features to their tile's pixels, from there to the scaled image with each pixel's weight, and on to
+the prediction's size. Each step is linear and separable, and so is the whole: along each side it is one matrix with a
+few entries a row, the same numbers as one step after the other without what lies between.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from gald._loss_resizing import weights_between
+
+_KEPT = 64  # matrices; images of a benchmark often have all one size
+Matrix = Any  # csr_array, float64
+
+
+class Axis(NamedTuple):
+    """One side of an image as its tiles show it to a network.
+
+    Attributes
+    ----------
+    length : int
+        Pixels of the scaled image.
+    tile : int
+        Pixels of a tile, padding included.
+    starts : tuple of int
+        First pixel of each tile.
+    features : int
+        Positions of the network's scores of one tile.
+    size : int
+        Pixels of the prediction.
+    align_corners : bool
+        Of every resize, as `torch.nn.functional.interpolate` has it.
+    """
+
+    length: int
+    tile: int
+    starts: tuple[int, ...]
+    features: int
+    size: int
+    align_corners: bool
+
+
+class Band(NamedTuple):
+    """What a run of the prediction's rows, or columns, needs of the features.
+
+    Attributes
+    ----------
+    first, last : int
+        Rows [first, last) of the prediction that the features reach.
+    low : int
+        First feature that is used.
+    used : Tensor
+        int64 (n), the features used, counted from `low`.
+    weights : Tensor
+        float32 (last - first, n).
+    share : Tensor
+        float32 (last - first): the part that a tile has in the average of each row, in (0, 1].
+    """
+
+    first: int
+    last: int
+    low: int
+    used: Tensor
+    weights: Tensor
+    share: Tensor
+
+
+@lru_cache(_KEPT)
+def linear(old: int, new: int, align_corners: bool) -> Matrix:
+    """Sparse matrix (new, old) of linear interpolation; its positions are rounded as torch's are for float32."""
+    weights, _, _ = weights_between(old, new, torch.float32, align_corners)
+    return sparse.csr_array(weights.numpy())
+
+
+@lru_cache(_KEPT)
+def tiles(axis: Axis) -> tuple[tuple[Matrix, NDArray[np.float64]], ...]:
+    """Of each tile, the matrix (size, features) to its part of the average, and its share of each row (size).
+
+    A matrix' rows add up to the shares, and the shares of all tiles to 1: pixels that several tiles cover count each
+    of them equally.
+    """
+    covered = min(axis.tile, axis.length)
+    count = np.zeros(axis.length)
+    for start in axis.starts:
+        count[start : start + covered] += 1
+    to_pixels = linear(axis.features, axis.tile, axis.align_corners).astype(np.float64)[:covered]
+    to_size = linear(axis.length, axis.size, axis.align_corners).astype(np.float64)
+    found = []
+    for start in axis.starts:
+        within = slice(start, start + covered)
+        matrix = to_size[:, within] @ sparse.diags_array(1 / count[within]) @ to_pixels
+        matrix = sparse.csr_array(matrix)
+        found.append((matrix, np.asarray(matrix.sum(axis=1))))
+    return tuple(found)
+
+
+@lru_cache(_KEPT)
+def joint_bands(axis: Axis, rows: int, device: torch.device) -> tuple[Band | None, ...]:
+    """Bands of `rows` rows for the features of all tiles, one tile after the other."""
+    matrix = sparse.csr_array(sparse.hstack([matrix for matrix, _ in tiles(axis)]))
+    return _bands(matrix, np.ones(axis.size), rows, device)
+
+
+@lru_cache(_KEPT)
+def tile_bands(axis: Axis, tile: int, rows: int, device: torch.device) -> tuple[Band | None, ...]:
+    """Bands of `rows` rows for the features of one tile, whose weights add up to 1; None where it does not reach."""
+    matrix, share = tiles(axis)[tile]
+    inverse = np.divide(1, share, out=np.zeros_like(share), where=share > 0)
+    return _bands(sparse.csr_array(sparse.diags_array(inverse) @ matrix), share, rows, device)
+
+
+def _bands(matrix: Matrix, share: NDArray[np.float64], rows: int, device: torch.device) -> tuple[Band | None, ...]:
+    size = matrix.shape[0]
+    return tuple(_band(matrix, share, first, min(first + rows, size), device) for first in range(0, size, rows))
+
+
+def _band(matrix: Matrix, share: NDArray[np.float64], first: int, last: int, device: torch.device) -> Band | None:
+    reached = np.flatnonzero(share[first:last] > 0)
+    if len(reached) == 0:
+        return None
+    first, last = first + int(reached[0]), first + int(reached[-1]) + 1
+    of_rows = matrix[first:last]
+    used = np.unique(of_rows.indices).astype(np.int64)
+    weights = of_rows[:, used].toarray().astype(np.float32)
+    low = int(used[0])
+    return Band(
+        first,
+        last,
+        low,
+        torch.from_numpy(used - low).to(device),
+        torch.from_numpy(weights).to(device),
+        torch.from_numpy(share[first:last].astype(np.float32)).to(device),
+    )

@@ -1,0 +1,78 @@
+"""What a prediction takes of memory, said beforehand."""
+
+from __future__ import annotations
+
+import math
+
+from gald.inference._blocks import block_shape
+from gald.inference._tiles import Grid, Size, batch, grid
+from gald.params import ProtocolParams
+
+_FLOAT = 4
+_REACH = 3  # features beyond those that lie within a block, on account of both resizes
+
+
+def peak_bytes(num_classes: int, image_size: Size, size: Size, stride: int, protocol: ProtocolParams) -> int:
+    """Bound the host memory that one prediction on a CPU holds at a time, beyond the network's own.
+
+    The network's own are its weights and what it makes between its input and its logits. Small tables (the resizing
+    matrices of both sides, under 5 MB for sides of 4096 pixels) are not counted.
+
+    Parameters
+    ----------
+    num_classes : int
+        Classes K.
+    image_size : (int, int)
+        Height and width of the network's input at scale 1.
+    size : (int, int)
+        Height and width of the prediction.
+    stride : int
+        Of the network's logits, as 8.
+    protocol : ProtocolParams
+
+    Returns
+    -------
+    int
+        Bytes, the larger of two sums. While the network runs at a scale: the scores of this and larger scales, the
+        scaled image twice (uint8), and a batch of tiles as bytes, as floats (twice with padding or mirroring) and as
+        logits (twice with mirroring). While classes are chosen: the scores of all scales, the prediction and the
+        blocks. The scores of a scale are 4 bytes x K x features of all its tiles, twice where probabilities are
+        averaged over mirror images; a tile has ceil(height / stride) x ceil(width / stride) features.
+
+    Examples
+    --------
+    >>> whole = ProtocolParams(name="whole", window=None, overlap=0.0, average="logits", scales=(1.0,), flip=False)
+    >>> peak_bytes(19, (1024, 2048), (1024, 2048), 8, whole) / 1e6
+    49.020928
+    """
+    apart = 2 if protocol.flip and protocol.average == "probabilities" else 1
+    held = peak = 0
+    for scale in sorted(protocol.scales, reverse=True):
+        plan = grid(image_size, scale, protocol)
+        tiles = len(plan.rows) * len(plan.columns)
+        of_tile = _FLOAT * num_classes * math.prod(math.ceil(side / stride) for side in plan.tile)
+        held += apart * tiles * of_tile
+        peak = max(peak, held + _running(plan, of_tile, tiles, mirrored=protocol.flip))
+    return max(peak, held + math.prod(size) + _choosing(num_classes, image_size, size, stride, protocol))
+
+
+def _running(plan: Grid, of_tile: int, tiles: int, *, mirrored: bool) -> int:
+    """Bytes of the image, a batch of tiles and its logits."""
+    together = min(tiles, batch(plan.tile, "cpu"))
+    copies = 2 if mirrored or plan.covered != plan.tile else 1
+    pixels = 3 * together * (math.prod(plan.covered) + copies * _FLOAT * math.prod(plan.tile))
+    return 2 * 3 * math.prod(plan.image) + pixels + together * of_tile + (of_tile if mirrored else 0)
+
+
+def _choosing(num_classes: int, image_size: Size, size: Size, stride: int, protocol: ProtocolParams) -> int:
+    """Bytes of a block's scores, of the features that it needs, and of these at the block's width."""
+    shape = block_shape(num_classes, "cpu")
+    largest = max(protocol.scales)
+    overlapping = 1 if protocol.window is None else 2
+    rows, columns = (
+        overlapping * (math.ceil(step * largest * old / new / stride) + _REACH)
+        for step, old, new in zip(shape, image_size, size, strict=True)
+    )
+    blocks = 1 if protocol.average == "logits" else 2
+    needed = blocks * math.prod(shape) + rows * (2 * columns + shape.columns)
+    return _FLOAT * num_classes * needed
