@@ -1,7 +1,8 @@
 """What repeated seeds allow to be said about a difference between two rows.
 
 Seeds are the unit: a row trained with seed k is paired with the other row trained with seed k, and the t interval is
-taken over those differences. Fewer than three pairs give a number but no verdict.
+taken over those differences. Fewer than three pairs give a number but no verdict. From six pairs on, which is where it
+can reject at all, the sign-flip permutation test must reject too: it does not take the differences as normal.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gald.tables.significance import MIN_FLIPS, sign_flip, t_test
+
 MIN_SEEDS = 3  # two differences give an interval some 13 standard errors wide on each side: nothing to conclude from
 CONFIDENCE = 0.95
+LEVEL = 0.05  # of the tests: a 95 % t interval leaves zero out where the t test's p value is below it
 
 
 @dataclass(frozen=True)
@@ -37,17 +41,29 @@ class Difference:
         Mean of `values`.
     interval : tuple of float or None
         Ends of the 95 % t interval of the mean; None below `MIN_SEEDS` pairs.
+    t_test, sign_flip : float or None
+        Two-sided p values; None below `MIN_SEEDS` and `gald.tables.significance.MIN_FLIPS` pairs.
     """
 
     seeds: tuple[int, ...]
     values: tuple[float, ...]
     mean: float
     interval: tuple[float, float] | None
+    t_test: float | None = None
+    sign_flip: float | None = None
+
+    @property
+    def p_value(self) -> float | None:
+        """The larger of the p values there are: small only where every test rejects."""
+        known = [p for p in (self.t_test, self.sign_flip) if p is not None]
+        return max(known, default=None)
 
     @property
     def distinguishable(self) -> bool:
-        """Whether there is an interval and it leaves zero out."""
-        return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
+        """Whether there is an interval that leaves zero out, and the sign-flip test, where there is one, rejects."""
+        if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
+            return False
+        return self.sign_flip is None or self.sign_flip <= LEVEL
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -107,8 +123,15 @@ def difference(baseline: Mapping[int, float], candidate: Mapping[int, float]) ->
     if not seeds:
         return None
     values = tuple(candidate[seed] - baseline[seed] for seed in seeds)
-    interval = t_interval(values) if len(seeds) >= MIN_SEEDS else None
-    return Difference(seeds, values, math.fsum(values) / len(seeds), interval)
+    enough = len(seeds) >= MIN_SEEDS
+    return Difference(
+        seeds,
+        values,
+        math.fsum(values) / len(seeds),
+        t_interval(values) if enough else None,
+        t_test(values) if enough else None,
+        sign_flip(values) if len(seeds) >= MIN_FLIPS else None,
+    )
 
 
 def points(value: float, signed: bool = False, decimals: int = 1) -> str:
@@ -123,23 +146,50 @@ def points(value: float, signed: bool = False, decimals: int = 1) -> str:
     return text if float(text) else f"{0:.{decimals}f}"
 
 
-def verdict(change: Difference | None) -> str:
+def verdict(change: Difference | None, adjusted: float | None = None) -> str:
     """One plain clause on what the seeds allow to be said.
+
+    Parameters
+    ----------
+    change : Difference or None
+        None where the rows share no seed.
+    adjusted : float, optional
+        Holm-adjusted p value, where this is one of several comparisons.
 
     Examples
     --------
     >>> verdict(Difference((0,), (0.02,), 0.02, None))
-    'one seed: no verdict'
+    'one seed, no verdict'
     >>> verdict(Difference((0, 1, 2), (0.01, 0.02, 0.03), 0.02, (-0.005, 0.045)))
     'not distinguishable (the interval covers zero)'
+    >>> verdict(Difference((0, 1, 2), (0.02, 0.03, 0.04), 0.03, (0.005, 0.055), 0.036), adjusted=0.11)
+    'not distinguishable (corrected p = 0.11)'
     """
     if change is None:
-        return "no seed in common: no verdict"
+        return "no seed in common, no verdict"
     n = len(change.seeds)
     if n == 1:
-        return "one seed: no verdict"
+        return "one seed, no verdict"
     if change.interval is None:
-        return f"{n} seeds: no verdict (it takes {MIN_SEEDS})"
-    if not change.distinguishable:
+        return f"{n} seeds, no verdict (it takes {MIN_SEEDS})"
+    if change.interval[0] <= 0 <= change.interval[1]:
         return "not distinguishable (the interval covers zero)"
-    return f"{'higher' if change.mean > 0 else 'lower'} (the interval leaves zero out)"
+    if not change.distinguishable:
+        return f"not distinguishable (sign-flip test, p = {spelt_p(change.sign_flip)})"
+    if adjusted is not None and adjusted > LEVEL:
+        return f"not distinguishable (corrected p = {spelt_p(adjusted)})"
+    way = "higher" if change.mean > 0 else "lower"
+    return f"{way} ({'the interval leaves zero out' if adjusted is None else f'corrected p = {spelt_p(adjusted)}'})"
+
+
+def spelt_p(value: float | None) -> str:
+    """Spell a p value with two digits that count.
+
+    Examples
+    --------
+    >>> spelt_p(0.11234), spelt_p(0.0312), spelt_p(0.00012), spelt_p(1.0)
+    ('0.11', '0.031', '< 0.001', '1')
+    """
+    if value is None:
+        return "unknown"
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
