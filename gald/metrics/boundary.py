@@ -1,0 +1,184 @@
+"""Quality near boundaries: distances for trimaps, boundary IoU and boundary F, of all classes at once.
+
+One distance serves all three, so that a width means the same everywhere: the Chebyshev distance in pixels (the larger
+of the distances along the two axes) to the nearest pixel of another class. Ignored pixels are of no class: they have no
+distance, and where a class meets them, or the image ends, there is no boundary, for nobody drew one there. The
+prediction is ignored wherever the truth is.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gald.datasets import IGNORE_INDEX
+from gald.metrics._tally import Counts, Mask, tally
+
+WIDTHS = (1, 3, 5, 9, 12)
+"""Widths in pixels: one row on each side of a boundary, and those of Gated-SCNN (Takikawa et al., ICCV 2019)."""
+
+
+def boundary_band(truth: Mask, width: int) -> NDArray[np.bool_]:
+    """Find the pixels close to a boundary between two classes.
+
+    A pixel is in the band if it is not ignored and some pixel of another class, not ignored either, lies within
+    `width` pixels of it in both directions (Chebyshev distance). So width 1 takes the one row of pixels on each side of
+    a straight boundary, and the edge of an ignored area is no boundary.
+
+    Parameters
+    ----------
+    truth : uint8 array (H, W)
+        Train ids; 255 is ignored.
+    width : int
+        Half the width of the band in pixels, at least 1.
+
+    Returns
+    -------
+    bool array (H, W)
+        The trimap of Kohli, Ladicky and Torr (IJCV 2009), over all classes at once.
+
+    Examples
+    --------
+    >>> boundary_band(np.array([[0, 0, 0, 1, 1, 255, 2]], np.uint8), 1).astype(int)
+    array([[0, 0, 1, 1, 0, 0, 0]])
+    """
+    return np.asarray((boundary_rings(truth, (width,)) == 0) & (truth != IGNORE_INDEX))
+
+
+def boundary_rings(mask: Mask, widths: tuple[int, ...] = WIDTHS) -> Mask:
+    """Say for each pixel between which widths its distance to another class lies.
+
+    Parameters
+    ----------
+    mask : uint8 array (H, W)
+        Train ids; 255 is ignored.
+    widths : tuple of int
+        Ascending, in pixels, at least 1.
+
+    Returns
+    -------
+    uint8 array (H, W)
+        Ring i: the distance is at most widths[i], and more than the width before; len(widths): farther than all. Of
+        ignored pixels it says nothing.
+
+    Examples
+    --------
+    >>> boundary_rings(np.array([[0, 0, 0, 0, 0, 0, 1]], np.uint8))
+    array([[3, 2, 2, 1, 1, 0, 0]], dtype=uint8)
+    """
+    # The largest class in a window differs from the smallest where there are two. With 255 as the largest value,
+    # ignored pixels never win a minimum; shifted by one to 0, never a maximum. Windows grow by small steps.
+    smallest, largest = mask, mask + np.uint8(1)
+    rings = np.zeros(mask.shape, np.uint8)
+    for window in _windows(widths):
+        smallest, largest = _smallest(smallest, window), _largest(largest, window)
+        rings += largest == smallest + np.uint8(1)
+    return rings
+
+
+def boundary_iou(truth: Mask, prediction: Mask, true_rings: Mask, predicted_rings: Mask, num_classes: int) -> Counts:
+    """Count what boundary IoU is made of.
+
+    Of each class and width: the pixels of its mask within that width of its contour, in the truth and in the
+    prediction; their intersection and union.
+
+    Parameters
+    ----------
+    truth, prediction : uint8 array (H, W)
+        Train ids; 255 is ignored, in the prediction wherever it is in the truth.
+    true_rings, predicted_rings : uint8 array (H, W)
+        Their `boundary_rings`.
+    num_classes : int
+        Classes K.
+
+    Returns
+    -------
+    int64 array (5, K, 2)
+        Width, class, and intersection or union in pixels.
+
+    References
+    ----------
+    Cheng, Girshick, Dollar, Berg and Kirillov (CVPR 2021), equation 2. The distance is the one that their published
+    code uses. There the end of the image is part of a contour; here it is not, and neither is the end of an ignored
+    area, because truth and prediction always agree there: a class that touches them would gain from every such pixel.
+    Their width is 2 % of the image's diagonal, ours are pixels.
+    """
+    shape = (len(WIDTHS), num_classes)
+    same = np.where(truth == prediction, truth, np.uint8(IGNORE_INDEX))
+    both = tally((np.maximum(true_rings, predicted_rings), same), shape).cumsum(axis=0)
+    either = (tally((true_rings, truth), shape) + tally((predicted_rings, prediction), shape)).cumsum(axis=0) - both
+    return np.stack([both, either], axis=-1)
+
+
+def boundary_f(truth: Mask, prediction: Mask, true_rings: Mask, predicted_rings: Mask, num_classes: int) -> Counts:
+    """Count what the boundary F-score is made of.
+
+    The boundary pixels of a class are those of its mask that touch another class by a side or a corner. One of the
+    prediction is matched if a boundary pixel of the same class in the truth lies within the width, and the reverse.
+
+    Parameters
+    ----------
+    truth, prediction, true_rings, predicted_rings, num_classes
+        As of `boundary_iou`.
+
+    Returns
+    -------
+    int64 array (5, K, 4)
+        Width, class, and: predicted boundary pixels that are matched, all of them, true ones that are matched, all.
+
+    References
+    ----------
+    Csurka, Larlus and Perronnin (BMVC 2013), section 3: per class and image. Perazzi et al. (CVPR 2016), section 4:
+    matching by dilation. Takikawa et al. (ICCV 2019): widths in pixels. They dilate by a disk, and their boundary is
+    one pixel wide, on either side of the contour; here the distance is Chebyshev's, as of the other two statistics, so
+    that a width takes in slightly more, and the boundary lies inside the mask, where its class is.
+    """
+    counts = np.zeros((len(WIDTHS), num_classes, 4), np.int64)
+    predicted_points = _points_by_class(prediction, predicted_rings, num_classes)
+    true_points = _points_by_class(truth, true_rings, num_classes)
+    for index, (predicted, true) in enumerate(zip(predicted_points, true_points, strict=True)):
+        counts[:, index, 1] = len(predicted)
+        counts[:, index, 3] = len(true)
+        if len(predicted) and len(true):
+            corner = np.minimum(predicted.min(axis=0), true.min(axis=0))
+            shape = np.maximum(predicted.max(axis=0), true.max(axis=0)) - corner + 1
+            counts[:, index, 0] = _matched(predicted - corner, true - corner, shape)
+            counts[:, index, 2] = _matched(true - corner, predicted - corner, shape)
+    return counts
+
+
+def _windows(widths: tuple[int, ...]) -> list[Mask]:
+    """Square windows which, applied one after another, reach as far as each width."""
+    return [np.ones((2 * (wide - narrow) + 1,) * 2, np.uint8) for narrow, wide in pairwise((0, *widths))]
+
+
+def _smallest(mask: Mask, window: Mask) -> Mask:
+    return np.asarray(cv2.erode(mask, window), np.uint8)
+
+
+def _largest(mask: Mask, window: Mask) -> Mask:
+    return np.asarray(cv2.dilate(mask, window), np.uint8)
+
+
+def _points_by_class(mask: Mask, rings: Mask, num_classes: int) -> list[NDArray[np.intp]]:
+    """Rows and columns (n, 2) of the boundary pixels of each class."""
+    places = np.flatnonzero((rings == 0) & (mask != IGNORE_INDEX))
+    classes = mask.ravel()[places]
+    places = places[np.argsort(classes, kind="stable")]
+    ends = np.bincount(classes, minlength=num_classes).cumsum()
+    points = np.stack(np.divmod(places, mask.shape[1]), axis=1)
+    return np.split(points, ends[:-1])
+
+
+def _matched(points: NDArray[np.intp], others: NDArray[np.intp], shape: NDArray[np.intp]) -> list[int]:
+    """Count the points that have one of the others within each width, on a map of that shape."""
+    near = np.zeros(shape, np.uint8)
+    near[others[:, 0], others[:, 1]] = 1
+    found = []
+    for window in _windows(WIDTHS):
+        near = _largest(near, window)
+        found.append(int(np.count_nonzero(near[points[:, 0], points[:, 1]])))
+    return found
