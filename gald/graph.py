@@ -168,6 +168,7 @@ def _prepare_files(suite: Suite) -> Iterator[Path]:
     for dataset in suite.datasets:
         yield paths.manifest(suite.edition, dataset)
         yield paths.audit(suite.edition, dataset)
+        yield paths.objects(suite.edition, dataset)
         if prepare.store == "packed":
             yield paths.packed_json(suite.edition, dataset)
 

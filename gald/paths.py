@@ -56,6 +56,11 @@ def audit(edition: str, dataset: str) -> Path:
     return Path("reports") / "datasets" / edition / f"{dataset}.html"
 
 
+def objects(edition: str, dataset: str) -> Path:
+    """Areas that separate the quarters of a benchmark's objects."""
+    return Path("reports") / "datasets" / edition / f"{dataset}-objects.json"
+
+
 def run_dir(run: str) -> Path:
     """Folder of one trained run."""
     return Path("runs") / run
@@ -94,6 +99,11 @@ def predictions(run: str) -> Path:
 def predictions_json(run: str) -> Path:
     """List of a run's kept predictions and their digests."""
     return predictions(run) / "predictions.json"
+
+
+def counts(run: str) -> Path:
+    """Counts of each image of a run's evaluation, from which every score follows."""
+    return predictions(run) / "counts.npz"
 
 
 def _report_file(run: str, folder: str, suffix: str) -> Path:
@@ -159,6 +169,11 @@ def checkpoint_dir(run: str) -> Path:
 def growing_history(run: str) -> Path:
     """History of a training under way, beside its checkpoints: declared outputs may be removed or made read-only."""
     return checkpoint_dir(run) / "history.jsonl"
+
+
+def evaluation_dir(run: str) -> Path:
+    """Folder of what an evaluation under way has counted."""
+    return STATE / "evaluations" / run
 
 
 def trial_dir(run: str) -> Path:

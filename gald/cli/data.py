@@ -1,4 +1,4 @@
-"""Verbs of the data: download, prepare, pack, audit, datasets."""
+"""Verbs of the data: download, prepare, pack, audit, objects, datasets."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def add(verb: Verb) -> None:
         ("prepare", _prepare, "turn unpacked archives into images and trainId masks"),
         ("pack", _pack, "pack a prepared benchmark into memory-mapped shards, or check the shards by digest"),
         ("audit", _audit, "write the page that shows what a prepared benchmark holds"),
+        ("objects", _objects, "write down how large a benchmark's objects are, for scores by their size"),
     ):
         one = verb(name, action, text)
         one.add_argument("data", metavar="EDITION/DATASET", help="for example mini/camvid")
@@ -28,7 +29,7 @@ def _download(args: argparse.Namespace) -> None:
     from gald.download.run import download
     from gald.params import data_params
 
-    download(*_edition_and_dataset(args.data), data_params()[0])
+    download(*edition_and_dataset(args.data), data_params()[0])
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -38,19 +39,25 @@ def _prepare(args: argparse.Namespace) -> None:
     params = data_params()[1]
     if args.processes is not None:
         params = params.model_copy(update={"processes": args.processes})
-    prepare(*_edition_and_dataset(args.data), params)
+    prepare(*edition_and_dataset(args.data), params)
 
 
 def _pack(args: argparse.Namespace) -> None:
     from gald.prepare.pack import pack
 
-    pack(*_edition_and_dataset(args.data))
+    pack(*edition_and_dataset(args.data))
 
 
 def _audit(args: argparse.Namespace) -> None:
     from gald.commands.audit import audit
 
-    audit(*_edition_and_dataset(args.data))
+    audit(*edition_and_dataset(args.data))
+
+
+def _objects(args: argparse.Namespace) -> None:
+    from gald.prepare.objects import objects
+
+    objects(*edition_and_dataset(args.data))
 
 
 def _datasets(args: argparse.Namespace) -> None:
@@ -60,7 +67,8 @@ def _datasets(args: argparse.Namespace) -> None:
     sys.stdout.write(datasets(data_params()[0]))
 
 
-def _edition_and_dataset(data: str) -> tuple[str, str]:
+def edition_and_dataset(data: str) -> tuple[str, str]:
+    """Read EDITION/DATASET, and check both."""
     from gald import plugins
 
     edition, _, dataset = data.partition("/")

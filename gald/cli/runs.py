@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gald.cli._verb import Verb
+from gald.cli.data import edition_and_dataset
 from gald.errors import ParamsError
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ def add(verb: Verb) -> None:
         one.add_argument("--digest", help="refuse unless the run's params have this digest")
         if name == "train":
             _add_trials(one)
+        else:
+            _add_questions(one)
     one = verb("tables", _tables, "build a suite's tables from the metrics of its runs")
     one.add_argument("suite", metavar="SUITE")
     one.add_argument("table", metavar="TABLE", nargs="?", help="one table; all if not given")
@@ -42,6 +46,19 @@ def _add_trials(one: argparse.ArgumentParser) -> None:
     kinds.add_argument("--profile", action="store_true", help="show which operations take the time")
     kinds.add_argument("--find-batch", action="store_true", help="find the largest batch of a device")
     trials.add_argument("--limit", type=int, metavar="ITERS", help="iterations of --overfit, or of a plain trial")
+
+
+def _add_questions(one: argparse.ArgumentParser) -> None:
+    other = one.add_argument_group("other questions", "beside what the tables ask; the run's own scores stay")
+    other.add_argument("--protocol", metavar="NAME", help="of params/protocols.yaml, for example multi_scale")
+    other.add_argument("--split", help="instead of the one that the params name; it may be unlabelled")
+    other.add_argument("--images", type=Path, metavar="FOLDER", help="images without a truth, instead of a split")
+    other.add_argument("--save-predictions", type=Path, metavar="FOLDER", help="keep every mask, as ids and as colours")
+    other.add_argument("--submission", type=Path, metavar="ZIP", help="write what the benchmark's test server takes")
+    other.add_argument("-o", "--out", type=Path, metavar="JSON", help="write protocol and scores")
+    masks = one.add_argument_group("anybody's masks", "RUN is then a benchmark, for example full/cityscapes")
+    masks.add_argument("--predictions", type=Path, metavar="FOLDER", help="score these PNG masks")
+    masks.add_argument("--ids", choices=("train", "raw"), default="train", help="what their pixels are (train)")
 
 
 def _add_views(verb: Verb) -> None:
@@ -83,11 +100,35 @@ def _try(run: Run, args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    if args.predictions is not None:
+        _score_predictions(args)
+        return
     run = _run(args.run, args.digest, evaluate=True)
+    asked = (args.protocol, args.split, args.images, args.save_predictions, args.submission, args.out)
+    if any(one is not None for one in asked):
+        from gald.commands.evaluation import Question, evaluate_otherwise
+
+        sys.stdout.write(evaluate_otherwise(run, Question(*asked), store=_store()))
+        return
     from gald.evaluate.run import evaluate
 
     evaluate(run, store=_store())
     _tell_progress(run)
+
+
+def _score_predictions(args: argparse.Namespace) -> None:
+    """Score masks of any origin."""
+    for name in ("protocol", "images", "save_predictions", "submission"):
+        if getattr(args, name) is not None:
+            raise ParamsError(
+                f"--{name.replace('_', '-')} is about a network, and --predictions has none; leave it out"
+            )
+    from gald.commands.score_predictions import score_predictions
+
+    text = score_predictions(
+        *edition_and_dataset(args.run), args.predictions, split=args.split, ids=args.ids, out=args.out, store=_store()
+    )
+    sys.stdout.write(text)
 
 
 def _tables(args: argparse.Namespace) -> None:

@@ -79,9 +79,9 @@ def predict(
     ModelError
         The weights are missing, damaged, of other classes than `dataset`, or refuse every size.
     DatasetError
-        There is no such benchmark or source.
+        There is no such benchmark or source, or raw ids that its classes do not determine.
     ParamsError
-        No CUDA device, results among the pictures, or raw ids that the classes do not determine.
+        No CUDA device, or results among the pictures.
     """
     jobs, problems = plan(inputs, out)
     for problem in problems:
@@ -222,15 +222,8 @@ def _raw_ids(spec: DatasetSpec | None, weights: Path) -> npt.NDArray[np.uint8] |
     """Raw id of each train id."""
     if spec is None:
         raise ParamsError(f"{weights}: its classes are of no benchmark here, so there are no raw ids; leave them out")
-    merged = next((info for info in spec.classes if len(info.raw_ids) > 1), None)
-    if merged is not None:
-        raise ParamsError(
-            f"{spec.name}/{spec.source}: class {merged.name} stands for the raw ids "
-            f"{', '.join(map(str, merged.raw_ids))}, and a prediction cannot tell which; leave raw ids out, or name "
-            "another source"
-        )
-    ids = [info.raw_ids[0] for info in spec.classes]
-    return np.array(ids, dtype=np.uint8) if max(ids) < 256 else np.array(ids, dtype=np.uint16)
+    ids = spec.raw_ids()
+    return ids.astype(np.uint8) if ids.max() < 256 else ids
 
 
 def _indexed(mask: Pixels, palette: Pixels) -> Image.Image:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gald.datasets import IGNORE_INDEX
+from gald.errors import DatasetError
 
 if TYPE_CHECKING:  # numpy is imported where arrays are made, so that a SPEC is cheap to import
     import numpy as np
@@ -117,6 +118,19 @@ class Lookalike:
 
 
 @dataclass(frozen=True)
+class Submission:
+    """What the benchmark's test server takes: a zip of 8-bit PNG masks of raw ids, one for each test image.
+
+    `page` is where it is handed in, `pattern` a regular expression of the stem of an image's name, whose group ``name``
+    is the mask's stem, and `images` the size of the real test split.
+    """
+
+    page: str
+    pattern: str
+    images: int
+
+
+@dataclass(frozen=True)
 class Segment:
     """One entry of a run-length encoded mask: `raw_id` where `counts` says, in a map of (height, width)."""
 
@@ -175,6 +189,8 @@ class DatasetSpec:
         Known digest of the unpacked files (`gald.files.tree_digest`).
     lookalikes : tuple of Lookalike
         Archives that must be refused by name.
+    submission : Submission or None
+        What its test server takes; None where there is no server.
     alternatives : tuple of DatasetSpec
         The other forms it is published in.
     """
@@ -195,6 +211,7 @@ class DatasetSpec:
     unlabelled: tuple[str, ...] = ()
     tree_sha256: str | None = None
     lookalikes: tuple[Lookalike, ...] = ()
+    submission: Submission | None = None
     alternatives: tuple[DatasetSpec, ...] = ()
     ignore_index: int = IGNORE_INDEX
 
@@ -217,6 +234,25 @@ class DatasetSpec:
     def palette(self) -> tuple[tuple[int, int, int], ...]:
         """RGB colours in train id order."""
         return tuple(info.colour for info in self.classes)
+
+    def raw_ids(self) -> npt.NDArray[np.uint16]:
+        """Return the raw id of each class in train id order, uint16 (K,).
+
+        Raises
+        ------
+        DatasetError
+            A class stands for several raw ids, of which a prediction cannot tell which is meant.
+        """
+        import numpy as np
+
+        merged = next((info for info in self.classes if len(info.raw_ids) > 1), None)
+        if merged is not None:
+            several = ", ".join(map(str, merged.raw_ids))
+            raise DatasetError(
+                f"{self.name}/{self.source}: class {merged.name} stands for the raw ids {several}, and a prediction "
+                "cannot tell which; leave raw ids out, or name another source"
+            )
+        return np.array([info.raw_ids[0] for info in self.classes], dtype=np.uint16)
 
     def train_ids(self) -> dict[int, int]:
         """Return the whole map: each defined raw id -> its train id, or `ignore_index`."""

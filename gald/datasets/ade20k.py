@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gald.datasets._raw import pair, read_png_ids
-from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, read_classes
+from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, Submission, read_classes
 
 _FOLDERS = {"train": "training", "val": "validation"}
 
@@ -62,6 +62,9 @@ SPEC = DatasetSpec(
     licence="ADE20K terms of use, https://groups.csail.mit.edu/vision/ADE20K/terms/",
     index=index,
     read_mask=read_png_ids,
+    submission=Submission(
+        page="http://sceneparsing.csail.mit.edu/eval/", pattern=r"(?P<name>ADE_test_\d{8})", images=3352
+    ),
     lookalikes=(
         Lookalike(
             r"(ADE20K_20\d\d_\d\d_\d\d|full_data)(\.zip$|\.tar|/)",

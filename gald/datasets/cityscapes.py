@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gald.datasets._raw import pair, read_png_ids
-from gald.datasets._spec import Archive, DatasetSpec, Login, RawSample, read_classes
+from gald.datasets._spec import Archive, DatasetSpec, Login, RawSample, Submission, read_classes
 
 _IMAGE = "_leftImg8bit.png"
 _LABELLED = ("train", "val")
@@ -139,6 +139,11 @@ SPEC = DatasetSpec(
     "be republished",
     index=index,
     read_mask=read_png_ids,
+    submission=Submission(
+        page="https://www.cityscapes-dataset.com/submit/",
+        pattern=r"(?P<name>[^_]+_\d{6}_\d{6}).*",
+        images=_COUNTS["test"],
+    ),
 )
 
 _COARSE = replace(

@@ -1,89 +1,51 @@
-"""Evaluate stage: run.json, weights and manifest in; predictions and, last of all, the metrics out."""
+"""Evaluate stage: run.json, weights and manifest in; predictions, counts and, last of all, the metrics out."""
 
 from __future__ import annotations
 
-import json
 import logging
-import math
+import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BytesIO
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 
 from gald import files, locking, paths, provenance
+from gald.datasets._objects import read_edges
 from gald.datasets._reader import PreparedSplit, Sample, Store
-from gald.errors import DatasetError, StaleMetrics
-from gald.evaluate.cost import Cost, cost
-from gald.evaluate.explain import distribution_of, explain
-from gald.inference import channels_last, for_prediction, predict
+from gald.errors import DatasetError, ParamsError
+from gald.evaluate.cost import cost
+from gald.evaluate.journal import Journal
+from gald.evaluate.predictor import Predictor, palette_png
+from gald.evaluate.record import checked_record, metrics
 from gald.memory import keep_freed_memory
-from gald.metrics import Counts, Mask, Scores, boundary_band, confusion_matrix, scores
-from gald.models import weights
-from gald.models.segmentor import Segmentor
-from gald.params import EvaluateParams, Run
-from gald.transforms import resize_image
+from gald.metrics import Mask
+from gald.metrics.counts import CountTable, Layout, count_image
+from gald.params import Run
 
 _TELL_EVERY_S = 15.0
-_HEADLINE = itemgetter("mean_iou", "boundary_mean_iou")
+_HEADLINE = itemgetter("mean_iou", "trimap_mean_iou_3")
 _LOG = logging.getLogger("gald.evaluate")
 
 
-@dataclass
-class Tally:
-    """Counts of a whole split, and of each of its images.
+class _Place(NamedTuple):
+    """Which of several processes this is, as torchrun says it, and which of its machine's."""
 
-    Attributes
-    ----------
-    confusion, boundary : int64 array (K, K)
-        Of all pixels, and of those in the boundary band.
-    images : list of int64 array (K, K)
-        Of all pixels, image by image.
-    """
-
-    confusion: Counts
-    boundary: Counts
-    images: list[Counts]
-
-    @classmethod
-    def empty(cls, num_classes: int) -> Tally:
-        """Count nothing yet."""
-        return cls(np.zeros((num_classes, num_classes), np.int64), np.zeros((num_classes, num_classes), np.int64), [])
-
-    def add(self, truth: Mask, prediction: Mask, boundary_width: int) -> None:
-        """Count one image."""
-        num_classes = len(self.confusion)
-        image = confusion_matrix(truth, prediction, num_classes)
-        band = boundary_band(truth, boundary_width)
-        self.confusion += image
-        self.boundary += confusion_matrix(truth, prediction, num_classes, where=band)
-        self.images.append(image)
-
-    def packed(self) -> bytes:
-        """Spell the counts as an .npz; those of the images as (image, cell = truth * K + prediction, count) triples."""
-        triples = [(np.flatnonzero(counts), counts.ravel()) for counts in self.images]
-        buffer = BytesIO()
-        np.savez_compressed(
-            buffer,
-            confusion=self.confusion,
-            boundary=self.boundary,
-            image=np.repeat(np.arange(len(triples), dtype=np.int32), [len(cells) for cells, _ in triples]),
-            cell=np.concatenate([cells.astype(np.int32) for cells, _ in triples]),
-            count=np.concatenate([counts[cells] for cells, counts in triples]),
-        )
-        return buffer.getvalue()
+    rank: int
+    size: int
+    local: int
 
 
 def evaluate(run: Run, *, store: Store = "auto") -> None:
     """Score a trained run on its evaluation split.
+
+    What is counted is kept image by image, so that after a kill the same command goes on. Under torchrun the processes
+    share the images; each is counted once, and the counts add up to those of a single process.
 
     Parameters
     ----------
@@ -99,31 +61,41 @@ def evaluate(run: Run, *, store: Store = "auto") -> None:
     DatasetError
         The split is missing, empty, damaged or of another source.
     """
-    params = run.params.evaluate
-    with locking.held(run.name, wait_s=locking.WAIT_S), _threads(params.threads):
-        if paths.run_dir(run.name).exists():  # else the scores came with a clone, and are not this folder's to lose
+    params, place = run.params.evaluate, _place()
+    first = place.rank == 0
+    with locking.held(run.name, wait_s=locking.WAIT_S) if first else nullcontext(), threads(params.threads):
+        if first and paths.run_dir(run.name).exists():  # else the scores came with a clone, and are not ours to lose
             paths.metrics(run.name).unlink(missing_ok=True)  # numbers of other weights must not outlive a failure
-        folder = paths.prepared(run.params.edition, run.dataset)
-        split = PreparedSplit(folder, [params.split], store=store, source=run.params.source)
+        split = PreparedSplit(
+            paths.prepared(run.params.edition, run.dataset), [params.split], store=store, source=run.params.source
+        )
         if len(split) == 0:
             raise DatasetError(f"{split.folder}: split {params.split!r} is empty; prepare the dataset again")
-        record = _checked_record(run, split.manifest_sha256)
-        model = weights.load(paths.weights(run.name), classes=split.manifest["classes"])
-        model = channels_last(model.to(run.params.train.device))
-        with files.replaced_folder(paths.predictions(run.name)) as predictions:
-            tally = _predict_split(run, for_prediction(model), split, predictions)
-        price = cost(model, run.params.train.crop_size)
-        metrics = _metrics(run, record, split, tally, price)
-        files.write_json(paths.metrics(run.name), metrics)
-    _LOG.info("%s: mIoU %s, in the boundary band %s", run.name, *map(_percent, _HEADLINE(metrics)))
+        record = checked_record(run, split.manifest_sha256)
+        layout = Layout(len(split.manifest["classes"]), read_edges(run.params.edition, run.dataset))
+        predictor = Predictor(run, params, split.manifest["classes"], place.local)
+        with Journal(paths.evaluation_dir(run.name), _identity(run, split, layout), layout, place.rank) as journal:
+            _count_split(run, predictor, split, journal, layout, place)
+            if not first:
+                return
+            journal.wait_for(range(len(split)))
+            table = CountTable.of(tuple(split.ids), layout, journal.counts(range(len(split))))
+            _publish(run, split, journal.folder, table)
+            journal.remove()
+        price = cost(predictor.model, run.params.train.crop_size)
+        found = metrics(run, record, split, table, price)
+        files.write_json(paths.metrics(run.name), found)
+    _LOG.info("%s: mIoU %s, within 3 px of a boundary %s", run.name, *map(percent, _HEADLINE(found["scores"])))
 
 
-def _percent(score: float | None) -> str:
+def percent(score: float | None) -> str:
+    """Spell a fraction for a message."""
     return "absent" if score is None else f"{100 * score:.1f} %"
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many threads for the length of the block."""
     keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -133,79 +105,115 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _checked_record(run: Run, manifest_sha256: str) -> dict[str, Any]:
-    """Read run.json and hold it against the params, the manifest and the weights that are there now."""
-    path = paths.run_json(run.name)
-    again = f"run `gald train {run.name}` again"
+def _place() -> _Place:
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StaleMetrics(f"{path} is missing: {again}") from None
+        rank, size, local = (int(os.environ.get(name, default)) for name, default in
+                             (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")))  # fmt: skip
     except ValueError as error:
-        raise StaleMetrics(f"{path} is damaged ({error}): {again}") from None
-    weights_path, manifest = paths.weights(run.name), paths.manifest(run.params.edition, run.dataset)
-    if not weights_path.exists():
-        raise StaleMetrics(f"{weights_path} is missing: {again}")
-    for key, expected, what in (
-        ("run", run.name, "it is another run's"),
-        ("params_sha256", run.digest(), "the run's params have changed since it was trained"),
-        ("manifest_sha256", manifest_sha256, f"{manifest} has changed since the run was trained"),
-    ):
-        if record.get(key) != expected:
-            raise StaleMetrics(f"{path}: {what} ({key} is {record.get(key)}, expected {expected}): {again}")
-    found, expected = files.sha256(weights_path), record.get("weights", {}).get("sha256")
-    if found != expected:
-        raise StaleMetrics(f"{weights_path} is not what {path} promises (sha256 {found}, expected {expected}): {again}")
-    return record
+        raise ParamsError(f"RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers ({error}); unset them") from None
+    if not 0 <= rank < size:
+        raise ParamsError(f"RANK is {rank}, but WORLD_SIZE {size}; start with torchrun, or unset both")
+    return _Place(rank, size, local)
 
 
-def _predict_split(run: Run, model: Segmentor, split: PreparedSplit, folder: Path) -> Tally:
-    """Predict every image; count, and keep a few predictions and the list of what is kept."""
-    params, manifest = run.params.evaluate, split.manifest
-    tally = Tally.empty(len(manifest["classes"]))
-    kept = gallery_indices(len(split), params.gallery)
-    samples, told = [], time.monotonic()
-    for index in range(len(split)):
-        sample = split.verified(index)
-        prediction = _predict_sample(model, sample, params)
-        tally.add(sample.mask, prediction, params.boundary_width)
-        if index in kept:
-            file = folder / f"{index:05d}-{sample.id.replace('/', '_')}.png"
-            files.write_bytes(file, _palette_png(prediction, manifest["palette"]))
-            kept_files = {"id": sample.id, "file": file.name, "sha256": files.sha256(file)}
-            samples.append(kept_files | _explained(model, sample, prediction, params, file))
+def _identity(run: Run, split: PreparedSplit, layout: Layout) -> str:
+    """Digest of all that decides what is counted."""
+    run_sha256, code = files.sha256(paths.run_json(run.name)), provenance.code_digest()
+    return files.digest([run_sha256, split.manifest_sha256, run.evaluate_json, list(layout.area_edges), code])
+
+
+def _count_split(
+    run: Run, predictor: Predictor, split: PreparedSplit, journal: Journal, layout: Layout, place: _Place
+) -> None:
+    """Predict and count this process's share of the images that nobody has counted yet."""
+    done = journal.indices()
+    left = [index for index in range(place.rank, len(split), place.size) if index not in done]
+    if done and place.rank == 0:
+        _LOG.info("%s: going on after %d of %d images", run.name, len(done), len(split))
+    kept = gallery_indices(len(split), run.params.evaluate.gallery)
+
+    def predicted() -> Iterator[tuple[int, Mask, Mask]]:
+        for index in left:
+            sample = split.verified(index)
+            mask = predictor(sample.image, (sample.mask.shape[0], sample.mask.shape[1]))
+            if index in kept:
+                _keep(journal.folder / _kept_name(index, sample.id), sample, mask, split.manifest["palette"], predictor)
+            yield index, sample.mask, mask
+
+    counters = 0 if predictor.model.mean.device.type == "cpu" else run.params.evaluate.threads
+    told, total = time.monotonic(), len(left)
+    for number, (index, counts) in enumerate(counted(predicted(), layout, counters), 1):
+        journal.append(index, counts)
         if time.monotonic() - told > _TELL_EVERY_S:
             told = time.monotonic()
-            _LOG.info("%s: %d of %d images", run.name, index + 1, len(split))
-    counts = folder / "confusion.npz"
-    files.write_bytes(counts, tally.packed())
-    listing = {
-        "run": run.name,
-        "run_sha256": files.sha256(paths.run_json(run.name)),
-        "samples": samples,
-        "confusion": {"file": counts.name, "sha256": files.sha256(counts)},
-    }
-    files.write_json(folder / paths.predictions_json(run.name).name, listing)
-    return tally
+            _LOG.info("%s: %d of %d images", run.name, len(split) - total + number, len(split))
 
 
-def _predict_sample(model: Segmentor, sample: Sample, params: EvaluateParams) -> Mask:
-    return predict(model, _input(sample, params), (sample.mask.shape[0], sample.mask.shape[1]))
+def counted(
+    predicted: Iterable[tuple[int, Mask, Mask]], layout: Layout, counters: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Count images in threads beside the one that predicts: a GPU need not wait for what a CPU counts.
+
+    Parameters
+    ----------
+    predicted : iterable of (int, uint8 array (H, W), uint8 array (H, W))
+        Index, truth and prediction of each image.
+    layout : Layout
+    counters : int
+        Threads; with 0 the caller's own counts, and as many as twice the threads wait for their turn.
+
+    Yields
+    ------
+    int, dict
+        Index and counts, in the order given.
+    """
+    if counters == 0:
+        for index, truth, prediction in predicted:
+            yield index, count_image(truth, prediction, layout)
+        return
+    waiting: list[tuple[int, Future[dict[str, Any]]]] = []
+    with ThreadPoolExecutor(counters) as pool:
+        for index, truth, prediction in predicted:
+            waiting.append((index, pool.submit(count_image, truth, prediction, layout)))
+            if len(waiting) > 2 * counters:
+                oldest, future = waiting.pop(0)
+                yield oldest, future.result()
+        for index, future in waiting:
+            yield index, future.result()
 
 
-def _input(sample: Sample, params: EvaluateParams) -> npt.NDArray[np.uint8]:
-    return sample.image if params.image_size is None else resize_image(sample.image, params.image_size)
+def _kept_name(index: int, sample_id: str) -> str:
+    return f"{index:05d}-{sample_id.replace('/', '_')}.png"
 
 
-def _explained(
-    model: Segmentor, sample: Sample, prediction: Mask, params: EvaluateParams, beside: Path
-) -> dict[str, dict[str, str]]:
-    """Keep what the network's distribution does to a sample, if it has one, beside the prediction."""
-    if distribution_of(model) is None:
-        return {}
-    file = beside.with_suffix(".npz")
-    files.write_bytes(file, explain(model, _input(sample, params), prediction).packed())
-    return {"explanation": {"file": file.name, "sha256": files.sha256(file)}}
+def _keep(file: Path, sample: Sample, prediction: Mask, palette: list[Any], predictor: Predictor) -> None:
+    """Keep a prediction as a picture and, beside it, what the network's distribution does there, if it has one."""
+    files.write_bytes(file, palette_png(prediction, palette))
+    if predictor.explains:
+        files.write_bytes(file.with_suffix(".npz"), predictor.explained(sample.image, prediction))
+
+
+def _publish(run: Run, split: PreparedSplit, kept: Path, table: CountTable) -> None:
+    """Give the predictions folder its new content: counts, kept pictures, and the list of both."""
+
+    def listed(file: Path) -> dict[str, str]:
+        return {"file": file.name, "sha256": files.sha256(file)}
+
+    with files.replaced_folder(paths.predictions(run.name)) as folder:
+        samples: list[dict[str, Any]] = []
+        for index in gallery_indices(len(split), run.params.evaluate.gallery):
+            name = _kept_name(index, split.ids[index])
+            files.write_bytes(folder / name, (kept / name).read_bytes())
+            samples.append({"id": split.ids[index], **listed(folder / name)})
+            explanation = (kept / name).with_suffix(".npz")
+            if explanation.exists():
+                files.write_bytes(folder / explanation.name, explanation.read_bytes())
+                samples[-1]["explanation"] = listed(folder / explanation.name)
+        counts = folder / paths.counts(run.name).name
+        files.write_bytes(counts, table.packed())
+        run_sha256 = files.sha256(paths.run_json(run.name))
+        listing = {"run": run.name, "run_sha256": run_sha256, "samples": samples, "counts": listed(counts)}
+        files.write_json(folder / paths.predictions_json(run.name).name, listing)
 
 
 def gallery_indices(length: int, count: int) -> list[int]:
@@ -217,62 +225,3 @@ def gallery_indices(length: int, count: int) -> list[int]:
     ([0, 3, 6, 9], [0, 1])
     """
     return sorted({round(place) for place in np.linspace(0, length - 1, min(count, length))})
-
-
-def _palette_png(prediction: Mask, palette: list[list[int]]) -> bytes:
-    picture = Image.fromarray(prediction)
-    picture.putpalette([value for colour in palette for value in colour])
-    buffer = BytesIO()
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _metrics(run: Run, record: dict[str, Any], split: PreparedSplit, tally: Tally, price: Cost) -> dict[str, Any]:
-    params, manifest, classes = run.params.evaluate, split.manifest, split.manifest["classes"]
-    whole, boundary = scores(tally.confusion), scores(tally.boundary)
-    return {
-        "run": run.name,
-        "dataset": run.dataset,
-        "source": {"name": manifest["source"], "about": manifest["about_source"]},
-        "edition": run.params.edition,
-        "row": run.row,
-        "seed": run.seed,
-        "split": params.split,
-        "protocol": protocol(params),
-        "mean_iou": _number(whole.mean_iou),
-        "boundary_mean_iou": _number(boundary.mean_iou),
-        "boundary_width": params.boundary_width,
-        "pixel_accuracy": _number(whole.pixel_accuracy),
-        "mean_accuracy": _number(whole.mean_accuracy),
-        "images": len(split),
-        "skipped": {name: len(manifest["skipped"][name]) for name in (*run.params.train.splits, params.split)},
-        "parameters": price.parameters,
-        "gmacs": price.gmacs,
-        "gmacs_size": list(price.size),
-        "per_class": _per_class(classes, whole, boundary),
-        "absent": [classes[index] for index in whole.absent],
-        "run_sha256": files.sha256(paths.run_json(run.name)),
-        "manifest_sha256": record["manifest_sha256"],
-        "code_digest": record["code"]["digest"],
-        "evaluation_code_digest": provenance.code_digest(),
-        "params_sha256": run.digest(),
-        "evaluate_sha256": run.evaluate_digest(),
-    }
-
-
-def protocol(params: EvaluateParams) -> str:
-    """Say in words how scores come about.
-
-    Every number travels with this line.
-    """
-    size = "native size" if params.image_size is None else "input {}x{}".format(*params.image_size)
-    return f"whole image, {size}, single scale, no flip, scored at the mask's size on {params.split}"
-
-
-def _per_class(classes: list[str], whole: Scores, boundary: Scores) -> list[dict[str, Any]]:
-    rows = zip(classes, whole.iou, boundary.iou, strict=True)
-    return [{"name": name, "iou": _number(iou), "boundary_iou": _number(band)} for name, iou, band in rows]
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

@@ -12,6 +12,7 @@ from PIL import Image
 from gald import files, paths
 from gald.params import Run, RunParams, load_protocol, read_yaml
 from gald.prepare.index import render
+from gald.prepare.objects import objects
 
 REPOSITORY = Path(__file__).parents[2]
 CLASSES = ["sky", "road", "car", "tree"]
@@ -96,6 +97,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     folder = paths.prepared(EDITION, DATASET)
     write_prepared(folder, {"train": 10, "test": 5})
+    objects(EDITION, DATASET)
     return folder
 
 

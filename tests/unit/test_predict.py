@@ -113,7 +113,7 @@ def test_another_benchmark_or_source_is_refused_where_it_does_not_fit(weights: P
         predict(image, weights, Path("out"), dataset="camvit")
     with pytest.raises(DatasetError, match="camvid has no source 'none'"):
         predict(image, weights, Path("out"), dataset="camvid/none")
-    with pytest.raises(ParamsError, match=r"camvid/original: class Building stands for the raw ids 1, 3, 4, 28, 31"):
+    with pytest.raises(DatasetError, match=r"camvid/original: class Building stands for the raw ids 1, 3, 4, 28, 31"):
         predict(image, weights, Path("out"), dataset="camvid/original", raw_ids=True)
     assert predict(image, weights, Path("out"), dataset="camvid/original") == []
 

@@ -72,6 +72,11 @@ def manifest_of(wildcards):
     return paths.manifest(run.params.edition, run.dataset)
 
 
+def objects_of(wildcards):
+    run = run_of(wildcards)
+    return paths.objects(run.params.edition, run.dataset)
+
+
 def gpus_of(wildcards):
     return int(run_of(wildcards).params.train.device == "cuda")
 

@@ -2,6 +2,7 @@ rule evaluate:
     input:
         run=paths.run_json(RUN),
         manifest=manifest_of,
+        objects=objects_of,
     output:
         metrics=paths.metrics(RUN),
         predictions=paths.predictions_json(RUN),

@@ -52,3 +52,19 @@ rule audit:
         "audit {wildcards.edition}/{wildcards.dataset}"
     shell:
         "exec gald audit {wildcards.edition}/{wildcards.dataset} --log {log}"
+
+
+# Which objects count as small is fixed for a benchmark, and stored: scores by size would else not be comparable.
+rule objects:
+    input:
+        manifest=paths.manifest("{edition}", "{dataset}"),
+    output:
+        areas=paths.objects("{edition}", "{dataset}"),
+    log:
+        "logs/objects/{edition}/{dataset}.log",
+    conda:
+        "../envs/gald.yaml"
+    message:
+        "objects {wildcards.edition}/{wildcards.dataset}"
+    shell:
+        "exec gald objects {wildcards.edition}/{wildcards.dataset} --log {log}"

@@ -12,7 +12,8 @@ from gald.datasets._reader import PreparedSplit
 from gald.errors import DatasetError, GaldError, StaleMetrics
 from gald.evaluate.run import evaluate, gallery_indices
 from gald.metrics import confusion_matrix, scores
-from gald.params import Run
+from gald.metrics.counts import CountTable
+from gald.params import SCORES, Run
 from gald.prepare.pack import pack
 from gald.train.run import train
 from tests.unit.conftest import REPOSITORY
@@ -32,45 +33,51 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
+def counts_of(run: Run) -> CountTable:
+    return CountTable.read(paths.counts(run.name))
+
+
 def test_metrics_say_what_the_predictions_score(trained: Run, prepared: Path) -> None:
     evaluate(trained)
-    metrics = read(paths.metrics(trained.name))
-    with np.load(paths.predictions(trained.name) / "confusion.npz") as counts:
-        found = scores(counts["confusion"])
-        per_image = np.zeros((5, 16), np.int64)
-        np.add.at(per_image, (counts["image"], counts["cell"]), counts["count"])
-        boundary = scores(counts["boundary"])
-        assert (per_image.sum(0).reshape(4, 4) == counts["confusion"]).all()
-        assert counts["confusion"].sum() == 5 * 48 * 61  # three columns of each mask are ignored
-        assert 0 < counts["boundary"].sum() < counts["confusion"].sum() / 2
-    assert metrics["mean_iou"] == found.mean_iou
-    assert metrics["boundary_mean_iou"] == boundary.mean_iou
-    assert metrics["pixel_accuracy"] == found.pixel_accuracy > 0.4
+    metrics, table = read(paths.metrics(trained.name)), counts_of(trained)
+    rings = table.total("rings")
+    found, band = scores(rings.sum(0)), scores(rings[:2].sum(0))
+    assert table.ids == tuple(f"test/scene{index:02d}" for index in range(5))
+    assert rings.sum() == 5 * 48 * 61  # three columns of each mask are ignored
+    assert 0 < rings[:2].sum() < rings.sum() / 2
+    assert set(metrics["scores"]) == set(SCORES)
+    assert metrics["scores"]["mean_iou"] == found.mean_iou
+    assert metrics["scores"]["trimap_mean_iou_3"] == band.mean_iou
+    assert metrics["scores"]["frequency_weighted_iou"] == found.frequency_weighted_iou
+    assert metrics["scores"]["pixel_accuracy"] == found.pixel_accuracy > 0.4
     assert [row["name"] for row in metrics["per_class"]] == ["sky", "road", "car", "tree"]
+    assert [row["iou"] for row in metrics["per_class"]] == found.iou.tolist()
     assert metrics["absent"] == []
+    assert metrics["area_edges"] == read(paths.objects("mini", "camvid"))["area_edges"]
     assert metrics["run_sha256"] == files.sha256(paths.run_json(trained.name))
     assert metrics["params_sha256"] == trained.digest()
     assert (metrics["images"], metrics["split"], metrics["gmacs_size"]) == (5, "test", [32, 48])
-    assert metrics["protocol"].startswith("whole image, native size")
+    assert metrics["protocol"]["name"] == "whole"
+    assert metrics["protocol"]["text"].startswith("whole image, native size")
+    assert metrics["protocol"]["classes"] == 4
 
 
 def test_kept_predictions_are_those_that_were_scored(trained: Run, prepared: Path) -> None:
     evaluate(trained)
-    listing = read(paths.predictions_json(trained.name))
+    listing, table = read(paths.predictions_json(trained.name)), counts_of(trained)
+    assert listing["counts"]["sha256"] == files.sha256(paths.counts(trained.name))
     assert [sample["id"] for sample in listing["samples"]] == ["test/scene00", "test/scene04"]
     assert not any("explanation" in sample for sample in listing["samples"])  # there is no distribution
     split = PreparedSplit(prepared, ["test"])
-    with np.load(paths.predictions(trained.name) / "confusion.npz") as counts:
-        for sample, index in zip(listing["samples"], (0, 4), strict=True):
-            path = paths.predictions(trained.name) / sample["file"]
-            assert files.sha256(path) == sample["sha256"]
-            with Image.open(path) as picture:
-                assert picture.mode == "P"
-                assert picture.getpalette()[:6] == [70, 130, 180, 128, 64, 128]
-                prediction = np.array(picture)
-            image = np.zeros(16, np.int64)
-            image[counts["cell"][counts["image"] == index]] = counts["count"][counts["image"] == index]
-            np.testing.assert_array_equal(confusion_matrix(split[index].mask, prediction, 4), image.reshape(4, 4))
+    for sample, index in zip(listing["samples"], (0, 4), strict=True):
+        path = paths.predictions(trained.name) / sample["file"]
+        assert files.sha256(path) == sample["sha256"]
+        with Image.open(path) as picture:
+            assert picture.mode == "P"
+            assert picture.getpalette()[:6] == [70, 130, 180, 128, 64, 128]
+            prediction = np.array(picture)
+        image = table.confusions()[[index]].toarray().reshape(4, 4)
+        np.testing.assert_array_equal(confusion_matrix(split[index].mask, prediction, 4), image)
 
 
 def test_what_a_distribution_does_is_kept_beside_the_predictions(make_run: Callable[..., Run], prepared: Path) -> None:
@@ -105,9 +112,8 @@ def test_input_size_and_scored_size_differ(make_run: Callable[..., Run]) -> None
     run = make_run(train=SHORT, evaluate={"image_size": [24, 40]})
     train(run)
     evaluate(run)
-    assert read(paths.metrics(run.name))["protocol"].startswith("whole image, input 24x40, ")
-    with np.load(paths.predictions(run.name) / "confusion.npz") as counts:
-        assert counts["confusion"].sum() == 5 * 48 * 61
+    assert read(paths.metrics(run.name))["protocol"]["text"].startswith("whole image, input 24x40, ")
+    assert counts_of(run).total("rings").sum() == 5 * 48 * 61
 
 
 @pytest.mark.parametrize(
@@ -119,6 +125,9 @@ def test_input_size_and_scored_size_differ(make_run: Callable[..., Run]) -> None
         ("other weights", r"weights\.safetensors is not what .*run\.json promises"),
         ("another run", r"run\.json: it is another run's"),
         ("other data", r"manifest\.json has changed since the run was trained"),
+        ("no objects", r"camvid-objects\.json is missing, .*: run `gald objects mini/camvid`"),
+        ("other objects", r"camvid-objects\.json was made of camvid as it was prepared before: run `gald objects"),
+        ("half of the objects", r"camvid-objects\.json is damaged"),
         ("no data", r"manifest\.json is missing; run `gald prepare mini/camvid`"),
     ],
 )
@@ -139,6 +148,14 @@ def test_what_does_not_belong_together_is_refused(trained: Run, prepared: Path, 
         record.write_text(record.read_text().replace("none-seed0", "none-seed7"))
     elif damage == "other data":
         manifest.write_text(manifest.read_text().replace('"converter": 1', '"converter": 2'))
+    elif damage == "no objects":
+        paths.objects("mini", "camvid").unlink()
+    elif damage == "other objects":
+        path = paths.objects("mini", "camvid")
+        path.write_text(path.read_text().replace('"manifest_sha256": "', '"manifest_sha256": "0'))
+    elif damage == "half of the objects":
+        path = paths.objects("mini", "camvid")
+        path.write_text(path.read_text()[:40])
     else:
         shutil.rmtree(prepared)
     with pytest.raises(GaldError, match=message):
@@ -167,7 +184,7 @@ def test_a_damaged_sample_leaves_nothing_half_written(trained: Run, prepared: Pa
         evaluate(trained)
     assert not paths.metrics(trained.name).exists()
     assert not paths.predictions(trained.name).exists()
-    assert list(paths.predictions(trained.name).parent.iterdir()) == []
+    assert not paths.predictions(trained.name).parent.exists()
 
 
 def test_a_mask_changed_since_it_was_prepared_is_named(trained: Run, prepared: Path) -> None:
