@@ -1,5 +1,7 @@
+import dataclasses
 import functools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from torch import nn
 from gald import paths
 from gald.errors import ParamsError
 from gald.models.segmentor import build_segmentor
-from gald.params import Run, load_suite
+from gald.params import Choice, LossParams, PhotometricParams, Run, ValidationParams, load_suite
 from gald.train import loop
 from gald.train.parallel import World
+from gald.train.planned import loss_in_words
 from gald.train.recipe import Line, as_record, as_table, effective_recipe, refuse_departures
 from gald.train.run import train
 from tests.unit.conftest import REPOSITORY
@@ -54,45 +57,173 @@ def departures(run: Run, model: Any, world: World) -> dict[str, str]:
 @pytest.mark.usefixtures("params_here", "prepared")
 @pytest.mark.parametrize("dataset", ["cityscapes", "ade20k", "pascal_context", "camvid", "coco_stuff10k"])
 def test_a_run_of_the_papers_suite_on_eight_devices_departs_in_nothing(dataset: str) -> None:
-    assert departures(paper_run(dataset), Pretrained(), World(0, 8, CPU)) == {}
-    refuse_departures(paper_run(dataset, strict=True), effective_recipe(
-        paper_run(dataset, strict=True), Pretrained(), 2975, World(0, 8, CPU)
-    ))  # fmt: skip
+    loss = paper_run(dataset).params.train.loss
+    own = {"loss": loss.model_copy(update={"min_kept": loss.min_kept // 8}) if loss.name == "ohem" else loss}
+    run = paper_run(dataset, **own, strict=True)
+    assert departures(run, Pretrained(), World(0, 8, CPU)) == {}
+    refuse_departures(run, effective_recipe(run, Pretrained(), 2975, World(0, 8, CPU)))
 
 
 @pytest.mark.usefixtures("params_here", "prepared")
 def test_what_departs_is_marked_and_nothing_else() -> None:
     world = World(0, 8, CPU)
-    norms = departures(paper_run("cityscapes", batch_norm="local"), Pretrained(), world)
-    assert norms == {"batch norm sees": "1 samples"}
-    smaller = departures(paper_run("cityscapes", batch_size=16, micro_batches=2), Pretrained(), world)
-    assert smaller == {"global batch": "16 (8 x 1 x 2: devices, samples, micro-batches)"}
-    assert departures(paper_run("cityscapes"), Pretrained(300), world) == {
+    norms = departures(paper_run("ade20k", batch_norm="local"), Pretrained(), world)
+    assert norms == {"batch norm sees": "2 samples"}
+    larger = departures(paper_run("ade20k", batch_size=32, micro_batches=2), Pretrained(), world)
+    assert larger == {"global batch": "32 (8 x 2 x 2: devices, samples, micro-batches)"}
+    assert departures(paper_run("ade20k"), Pretrained(300), world) == {
         "pretrained": "300 of 318 tensors of hub:resnet50s"
     }
-    frozen = departures(paper_run("cityscapes", batch_norm="frozen", learning_rate=0.02), Pretrained(), world)
+    frozen = departures(paper_run("ade20k", batch_norm="frozen", learning_rate=0.02), Pretrained(), world)
     assert frozen == {"batch norm sees": "frozen statistics", "learning rate": "0.02, poly 0.9"}
     groups = Pretrained()
     groups.norm = nn.GroupNorm(1, 3)
-    assert departures(paper_run("cityscapes"), groups, world) == {"batch norm sees": "no batch norm in this network"}
+    assert departures(paper_run("ade20k"), groups, world) == {"batch norm sees": "no batch norm in this network"}
+
+
+def smoothed(**changes: Any) -> dict[str, Any]:
+    loss = {"name": "cross_entropy", "threshold": 0.7, "min_kept": 100000, "class_weights": None, "label_smoothing": 0}
+    return {"loss": LossParams.model_validate(loss | changes)}
+
+
+CHANGES: list[tuple[dict[str, Any], dict[str, str]]] = [
+    ({"image_size": (512, 512)}, {"input size": "512x512"}),
+    ({"crop_size": (512, 1024)}, {"crop": "512x1024"}),
+    ({"scale_range": (0.7, 2.1)}, {"scale": "0.7 to 2.1"}),
+    ({"flip": False}, {"flip": "no"}),
+    (
+        {"photometric": PhotometricParams(brightness=0.3, contrast=0, saturation=0, hue=0.1)},
+        {"colours": "brightness +-0.3, hue +-0.1"},
+    ),
+    ({"max_class_ratio": 0.75}, {"crop's largest class": "0.75"}),
+    ({"max_iters": 1000}, {"iterations": "1000"}),
+    ({"splits": ("val",)}, {"training splits": "val"}),
+    ({"momentum": 0.95}, {"optimiser": "sgd, momentum 0.95, weight decay 0.0005"}),
+    ({"betas": (0.8, 0.9)}, {}),
+    ({"optimiser": "adamw"}, {"optimiser": "adamw, betas 0.9, 0.999, weight decay 0.0005"}),
+    (
+        {"decay_norm_and_bias": False},
+        {"optimiser": "sgd, momentum 0.9, weight decay 0.0005, none for norms and biases"},
+    ),
+    ({"power": 1.0}, {"learning rate": "0.01, poly 1"}),
+    ({"warmup_iters": 500}, {"learning rate": "0.01, poly 0.9, 500 iterations of warm-up"}),
+    ({"head_learning_rate_factor": 10.0}, {"learning rate": "0.01, poly 0.9, head x 10"}),
+    ({"aux_weight": 0.2}, {"auxiliary loss weight": "0.2"}),
+    ({"precision": "bf16"}, {"precision": "bf16"}),
+    (
+        {"validation": ValidationParams(every=500, split="val", samples=100, patience=3)},
+        {"early stop": "after 3 validations of 100 samples on val without a better one, every 500"},
+    ),
+    ({"validation": ValidationParams(every=500, split="val", samples=None, patience=None)}, {}),
+    (smoothed(label_smoothing=0.1), {"loss": "cross-entropy, labels smoothed by 0.1"}),
+    (smoothed(threshold=0.5, min_kept=5), {}),
+    (
+        smoothed(name="ohem"),
+        {"loss": "OHEM, threshold 0.7, at least 100000 pixels of the 2 samples that a device sees at once"},
+    ),
+    ({"threads": 4, "workers": 2, "channels_last": False, "log_every": 7, "activation_checkpointing": True}, {}),
+]
 
 
 @pytest.mark.usefixtures("params_here", "prepared")
-def test_hard_pixels_are_said_to_be_those_of_a_device() -> None:
+@pytest.mark.parametrize(("changes", "expected"), CHANGES, ids=[", ".join(changes) for changes, _ in CHANGES])
+def test_every_change_that_moves_a_number_is_marked(changes: dict[str, Any], expected: dict[str, str]) -> None:
+    """Each alone, and nothing else with it."""
+    run = paper_run("ade20k", **changes, strict=True)
+    found = effective_recipe(run, Pretrained(), 20210, World(0, 8, CPU))
+    assert {line.what: line.effective for line in found if line.departs} == expected
+    if expected:
+        with pytest.raises(ParamsError, match=re.escape(f"departs from the paper's in 1: {next(iter(expected))}: ")):
+            refuse_departures(run, found)
+    else:
+        refuse_departures(run, found)
+
+
+@pytest.mark.usefixtures("params_here", "prepared")
+def test_class_weights_are_compared_by_their_values() -> None:
+    """150 weights are more than a table holds, so their digest stands for them."""
+    weights = tuple(1 + index / 100 for index in range(150))
+    texts = []
+    for values in (weights, (*weights[1:], weights[0])):
+        found = departures(paper_run("ade20k", **smoothed(class_weights=values)), Pretrained(), World(0, 8, CPU))
+        assert re.fullmatch(r"cross-entropy, class weights 1 to 2\.49 \(digest [0-9a-f]{8}\)", found["loss"])
+        texts.append(found["loss"])
+    assert texts[0] != texts[1]
+    few = smoothed(class_weights=(1.0, 0.25, 2.0))["loss"]
+    assert loss_in_words(few) == "cross-entropy, class weights 1 0.25 2"
+
+
+@pytest.mark.usefixtures("params_here", "prepared")
+@pytest.mark.parametrize(
+    ("section", "changes", "what", "words"),
+    [
+        ("model", {"aux_head": None}, {"auxiliary loss weight", "network"}, "no auxiliary head"),
+        ("model", {"channels": 256}, {"network"}, "timm model=resnet50s output_stride=8 .*, neck of 256, auxiliary"),
+        ("model", {"align_corners": False}, {"network"}, "dropout 0.1, corners not aligned"),
+        ("model", {"aggregation": Choice(name="none")}, set(), ""),  # a row of the paper's own tables
+        ("evaluate", {"image_size": (256, 256)}, {"scored by"}, "whole on val, images resized to 256x256"),
+        ("evaluate", {"gallery": 0}, set(), ""),
+    ],
+)
+def test_another_network_or_protocol_is_marked(
+    section: str, changes: dict[str, Any], what: set[str], words: str
+) -> None:
+    run = paper_run("ade20k")
+    changed = getattr(run.params, section).model_copy(update=changes)
+    run = dataclasses.replace(run, params=run.params.model_copy(update={section: changed}))
+    found = departures(run, Pretrained(), World(0, 8, CPU))
+    assert set(found) == what
+    assert re.search(words, " ".join(found.values()))
+
+
+@pytest.mark.usefixtures("params_here", "prepared")
+def test_a_miniature_benchmark_is_not_the_papers_data() -> None:
+    run = paper_run("ade20k")
+    run = dataclasses.replace(run, params=run.params.model_copy(update={"edition": "mini"}))
+    assert set(departures(run, Pretrained(), World(0, 8, CPU))) == {"data"}
+
+
+@pytest.mark.usefixtures("params_here", "prepared")
+@pytest.mark.parametrize(
+    ("devices", "micro_batches", "kept", "of", "departs"),
+    [
+        (8, 1, 100_000, "one sample", False),  # as the authors train
+        (1, 1, 800_000, "8 samples", False),  # as the recipe is written down
+        (2, 2, 200_000, "2 samples", False),
+        (8, 1, 800_000, "one sample", True),  # more than a crop has: nothing would be mined
+        (1, 1, 100_000, "8 samples", True),
+    ],
+)
+def test_hard_pixels_are_said_to_be_those_of_a_device(
+    devices: int, micro_batches: int, kept: int, of: str, departs: bool
+) -> None:
+    loss = paper_run("cityscapes").params.train.loss.model_copy(update={"min_kept": kept})
+    run = paper_run("cityscapes", loss=loss, micro_batches=micro_batches)
+    line = next(
+        line for line in effective_recipe(run, Pretrained(), 2975, World(0, devices, CPU)) if line.what == "loss"
+    )
+    assert line.effective == f"OHEM, threshold 0.7, at least {kept} pixels of the {of} that a device sees at once"
+    assert line.paper == "OHEM, threshold 0.7, at least 800000 pixels of 8 samples"
+    assert line.departs == departs
+
+
+@pytest.mark.usefixtures("params_here", "prepared")
+def test_the_words_of_the_papers_recipe_on_eight_devices() -> None:
     lines = {
         line.what: line for line in effective_recipe(paper_run("cityscapes"), Pretrained(), 2975, World(0, 8, CPU))
     }
-    assert lines["loss"].effective == "OHEM, threshold 0.7, at least 800000 pixels, of each device's 1 samples"
-    assert lines["loss"].departs is False
     assert lines["global batch"].effective == "8 (8 x 1 x 1: devices, samples, micro-batches)"
     assert lines["batch norm sees"].effective == "8 samples"
     assert lines["samples seen"].effective == "400000"
     assert lines["epochs"].effective == "134.5"
     assert lines["iterations"].effective == "50000"
+    assert lines["early stop"].effective == "never"
+    assert lines["data"].effective == "full cityscapes, fine"
     assert lines["crop"].effective == "769x769"
-    assert lines["precision"].effective == "float32"
+    assert lines["colours"].effective == "as they are"
+    assert lines["precision"].effective == "float32, convolutions in TF32 where the GPU has it"
     assert lines["pretrained"].effective == "318 of 318 tensors of hub:resnet50s"
-    assert lines["scored on"].effective == "val"
+    assert lines["scored by"].effective.endswith(" on val")
     assert lines["determinism"].planned == lines["determinism"].effective == "seeded"
 
 
