@@ -34,7 +34,7 @@ from gald.params._suites import (
     suites_of_scale,
     validate_suite,
 )
-from gald.params._tables import Cell, Comparison, Published, Table, load_table
+from gald.params._tables import Cell, Comparison, Contrast, Published, Table, load_table
 
 __all__ = [
     "COSTS",
@@ -45,6 +45,7 @@ __all__ = [
     "Cell",
     "Choice",
     "Comparison",
+    "Contrast",
     "DownloadParams",
     "EvaluateParams",
     "Layer",

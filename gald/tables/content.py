@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from gald.tables.statistics import Difference, Spread
+from gald.params import COSTS, Published
+from gald.tables.statistics import LEVEL, Difference, Spread
 
-SCORES = {
-    "mean_iou": "mIoU (%)",
-    "boundary_mean_iou": "Boundary mIoU (%)",
-    "pixel_accuracy": "Pixel accuracy (%)",
-    "mean_accuracy": "Mean accuracy (%)",
-}
-MEASURES = {"peak_memory": "Peak memory (MiB)", "latency": "Latency (ms)"}
+MEASURES = {name: COSTS[name] for name in ("peak_memory", "latency")}
 """Columns that are of a machine; `gald.tables.machine` reads what was measured."""
 
 
@@ -76,6 +72,45 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """How scores came about: a number never travels without it.
+
+    Attributes
+    ----------
+    name, text : str
+        Among the params' protocols, and in words.
+    split : str
+    input_size : tuple of int or None
+        Height and width of the network's input; None for the image's own.
+    meaning : str
+        All that decides the scores, as canonical JSON: two protocols are one where this is the same.
+    """
+
+    name: str
+    text: str
+    split: str
+    input_size: tuple[int, int] | None
+    meaning: str
+
+    @classmethod
+    def of(cls, metrics: dict[str, Any]) -> Protocol:
+        """Read the protocol of a metrics file."""
+        fields = dict(metrics["protocol"])
+        name, text, size = fields.pop("name"), fields.pop("text"), fields["input_size"]
+        meaning = json.dumps(fields, sort_keys=True)
+        return cls(name, text, fields["split"], (size[0], size[1]) if size else None, meaning)
+
+    def same(self, other: Protocol) -> bool:
+        """Whether scores of both may stand in one column."""
+        return self.meaning == other.meaning
+
+    def is_of(self, published: Published) -> bool:
+        """Whether a published number was measured in this way."""
+        theirs = (published.protocol_name, published.split, published.input_size)
+        return theirs == (self.name, self.split, self.input_size)
+
+
+@dataclass(frozen=True)
 class Reference:
     """A published number, as a fraction, with what is needed to judge whether it may be compared."""
 
@@ -83,6 +118,7 @@ class Reference:
     method: str
     protocol: str
     source: str
+    comparable: bool  # measured by the protocol of the line that it stands beside
 
 
 @dataclass(frozen=True)
@@ -112,21 +148,42 @@ class Line:
     parameters: int
     gmacs: float
     gmacs_size: tuple[int, int]
-    split: str
-    protocol: str
+    protocol: Protocol
     published: dict[str, Reference] = field(default_factory=dict)  # by column
     machine: Machine | None = None  # None where the network was not measured on any
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A named comparison on one benchmark and one score: candidate minus baseline."""
+    """Two rows on one benchmark and one score: candidate minus baseline.
+
+    Attributes
+    ----------
+    change : Difference or None
+        None where the rows share no seed, or `obstacle` says why they cannot be compared.
+    obstacle : str
+        Empty if there is none.
+    adjusted : float or None
+        p value corrected for the other comparisons of its family, see `gald.tables.comparisons`; None where the family
+        is this one alone, or the seeds are too few for a test.
+    """
 
     dataset: str
     score: str
     candidate: str
     baseline: str
     change: Difference | None
+    obstacle: str = ""
+    adjusted: float | None = None
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the seeds, and the correction where there is one, tell the rows apart."""
+        return (
+            self.change is not None
+            and self.change.distinguishable
+            and (self.adjusted is None or self.adjusted <= LEVEL)
+        )
 
 
 @dataclass(frozen=True)
@@ -136,9 +193,11 @@ class Content:
     Attributes
     ----------
     layout : str
-        ``rows``: a line for each row of each benchmark; ``datasets``: a line for each row, a column a benchmark.
+        ``rows``: a line for each row of each benchmark; ``datasets``: a line for each row, a column a benchmark;
+        ``scores``: a line for each score of each benchmark, a column a row.
     columns : tuple of str
-        Scores to show, keys of `SCORES`; parameters and GMACs always stand beside a row. None in a table of costs.
+        Scores to show, keys of `gald.params.SCORES`, none in a table of costs; parameters and GMACs always stand
+        beside a row.
     measures : tuple of str
         What a machine took to show, keys of `MEASURES`.
     lines : tuple of Line
@@ -147,6 +206,8 @@ class Content:
         What the main comparison asks, in words; empty when there is none.
     comparisons : tuple of Comparison
         The main comparison, named in the table's params before any run, on each benchmark.
+    others : tuple of Comparison
+        All other comparisons that the table makes, corrected among themselves.
     notes : tuple of str
         Sentences to stand under the table.
     """
@@ -161,6 +222,7 @@ class Content:
     lines: tuple[Line, ...]
     question: str = ""
     comparisons: tuple[Comparison, ...] = ()
+    others: tuple[Comparison, ...] = ()
     notes: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()
 
@@ -182,3 +244,18 @@ class Content:
     def runs(self) -> tuple[Measured, ...]:
         """All runs that the table shows, each once."""
         return tuple({run.name: run for line in self.lines for run in line.runs}.values())
+
+    def protocols(self, dataset: str) -> tuple[Protocol, ...]:
+        """Different protocols by which rows of a benchmark were scored; more than one are marked wherever they show."""
+        found: dict[str, Protocol] = {}
+        for line in self.lines:
+            if line.dataset == dataset:
+                found.setdefault(line.protocol.meaning, line.protocol)
+        return tuple(found.values())
+
+    def mark(self, line: Line) -> str:
+        """Sign of a line's protocol, as `` (a)``; empty where its benchmark has one protocol."""
+        protocols = self.protocols(line.dataset)
+        if len(protocols) == 1:
+            return ""
+        return f" ({chr(ord('a') + next(i for i, known in enumerate(protocols) if known.same(line.protocol)))})"

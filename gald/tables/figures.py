@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gald import paths
-from gald.tables.content import SCORES, Content, Line
+from gald.params import SCORES
+from gald.tables.content import Content, Line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,8 +21,8 @@ from PIL import Image
 
 from gald import explanation as explanations
 from gald import paths
+from gald.datasets import load_spec
 from gald.files import sha256, write_bytes
-from gald.tables.collect import dataset_title
 from gald.tables.content import Content, Measured
 from gald.tables.explained import alternative, explained_png
 
@@ -100,7 +100,8 @@ def draw(folder: Path, contents: Sequence[Content]) -> tuple[list[Block], list[s
                 notes.append(problem)
             else:
                 predictions[label] = kept
-        edition, split = next(iter(runs.values())).metrics["edition"], next(iter(runs.values())).metrics["split"]
+        metrics = next(iter(runs.values())).metrics
+        edition, split = metrics["edition"], metrics["protocol"]["split"]
         truth = _truth(edition, dataset, split)
         if not predictions or truth is None:
             continue
@@ -167,7 +168,7 @@ def _truth(edition: str, dataset: str, split: str) -> _Truth | None:
 
 
 def _block(folder: Path, dataset: str, predictions: dict[str, _Kept], truth: _Truth) -> Block:
-    block, seen = Block(dataset_title(dataset)), set[int]()
+    block, seen = Block(load_spec(dataset).title), set[int]()
     common = [name for name in truth.samples if all(name in kept.files for kept in predictions.values())]
     for number, name in enumerate(common[:SAMPLES]):
         with Image.open(truth.folder / truth.samples[name]["image"]) as picture:

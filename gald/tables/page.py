@@ -6,9 +6,10 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from gald.tables import render
-from gald.tables.content import SCORES, Comparison, Content
-from gald.tables.statistics import points, verdict
+from gald.params import SCORES
+from gald.tables import comparisons, render
+from gald.tables.content import Comparison, Content
+from gald.tables.statistics import points
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -68,12 +69,12 @@ def table_page(content: Content) -> str:
 def _outcome(comparison: Comparison, content: Content) -> dict[str, str]:
     change = comparison.change
     kind = "open"
-    if change is not None and change.distinguishable:
+    if change is not None and comparison.distinguishable:
         kind = "higher" if change.mean > 0 else "lower"
     return {
         "score": SCORES[comparison.score].removesuffix(" (%)"),
         "number": "?" if change is None else points(change.mean, signed=True),
-        "says": verdict(change),
+        "says": comparisons.says(comparison),
         "kind": kind,
-        "sentence": render.sentence(comparison, content),
+        "sentence": comparisons.sentence(comparison, content),
     }

@@ -15,6 +15,7 @@ from gald.tables import figures, gallery
 from gald.tables.collect import collect
 from gald.tables.content import Content, Line, Measured
 from gald.tables.page import page, table_view
+from gald.tables.significance import MIN_FLIPS
 from gald.tables.statistics import MIN_SEEDS, points, spread
 
 LOG = logging.getLogger("gald")
@@ -107,7 +108,12 @@ def _shows(suite: Suite, contents: Sequence[Content]) -> Iterable[str]:
         yield f"{content.title}: {_count(content.rows, 'row')} on {_count(content.datasets, 'benchmark')}, {n} a row."
     yield "Scores of the last iterate, whole split in one confusion matrix, with parameters and GMACs beside each row."
     if any(content.comparisons for content in contents):
-        yield f"A verdict on a named comparison only, by a 95 % t interval over at least {MIN_SEEDS} paired seeds."
+        yield (
+            f"A verdict on a named comparison by a 95 % t interval over at least {MIN_SEEDS} paired seeds, and from "
+            f"{MIN_FLIPS} seeds on by a sign-flip test too."
+        )
+    if any(content.others for content in contents):
+        yield "Other comparisons of a table with p values corrected among themselves (Holm 1979)."
 
 
 def _shows_not(suite: Suite, contents: Sequence[Content]) -> Iterable[str]:
@@ -120,8 +126,8 @@ def _shows_not(suite: Suite, contents: Sequence[Content]) -> Iterable[str]:
     else:
         yield "The authors' setting, unless the table says so: backbone, input size and budget are this suite's own."
     if any(len(line.seeds) == 1 for content in contents if content.columns for line in content.lines):
-        yield "One seed: no verdict. Rows with a single seed differ by chance as well as by method."
-    yield "Differences other than the named one are not tested; a reader who picks the largest will be misled."
+        yield "One seed, no verdict. Rows with a single seed differ by chance as well as by method."
+    yield "Differences that no table compares are not tested; a reader who picks the largest will be misled."
 
 
 def _class_blocks(contents: Sequence[Content]) -> Iterable[dict[str, Any]]:
@@ -171,7 +177,7 @@ def _run_views(suite: Suite, contents: Sequence[Content]) -> Iterable[dict[str, 
     for run in _runs(contents):
         record = run.record
         shown = (content.title for content in contents if any(run.name == other.name for other in content.runs))
-        score = run.metrics["mean_iou"]
+        score = run.metrics["scores"]["mean_iou"]
         yield {
             "name": run.name,
             "tables": ", ".join(shown),

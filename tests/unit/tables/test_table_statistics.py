@@ -31,13 +31,13 @@ def test_seeds_are_paired_by_number_and_not_by_position():
 @pytest.mark.parametrize(
     ("candidate", "says"),
     [
-        ({0: 0.51}, "one seed: no verdict"),
-        ({0: 0.51, 1: 0.52}, "2 seeds: no verdict (it takes 3)"),
+        ({0: 0.51}, "one seed, no verdict"),
+        ({0: 0.51, 1: 0.52}, "2 seeds, no verdict (it takes 3)"),
         ({0: 0.51, 1: 0.52, 2: 0.53}, "not distinguishable (the interval covers zero)"),
         ({0: 0.519, 1: 0.520, 2: 0.521}, "higher (the interval leaves zero out)"),
         ({0: 0.481, 1: 0.480, 2: 0.479}, "lower (the interval leaves zero out)"),
         ({0: 0.5, 1: 0.5, 2: 0.5}, "not distinguishable (the interval covers zero)"),
-        ({7: 0.5}, "no seed in common: no verdict"),
+        ({7: 0.5}, "no seed in common, no verdict"),
     ],
 )
 def test_verdicts(candidate, says):

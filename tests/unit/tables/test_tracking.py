@@ -69,6 +69,29 @@ def test_what_a_suite_has_to_show(suite):
     assert items["table:tiny/components"].tags["mlflow.note.content"].startswith("# Components")
 
 
+def test_every_score_that_there_is_is_shown_and_none_that_is_not(suite):
+    run = suite.runs[0]
+    scores = {"mean_iou": 0.6, "trimap_mean_iou_3": 0.5, "object_found_1": None}
+    per_class = [{"name": "road", "iou": 0.7, "boundary_f_3": 0.2}, {"name": "sky (high)", "iou": None}]
+    protocol = {"name": "slide", "text": "tiles of 96x96, overlap 1/3"}
+    write_run(run, 0.6, scores=scores, per_class=per_class, protocol=protocol, parameters=1234567, gmacs=0.5)
+    item = next(item for item in tracking.items(suite) if item.identity == f"run:{run.name}")
+    shown = {name: value for name, value, _, _ in item.metrics}
+    assert shown == {
+        "mean_iou": 0.6, "trimap_mean_iou_3": 0.5, "iou/road": 0.7, "boundary_f_3/road": 0.2, "parameters": 1234567.0,
+        "gmacs": 0.5,
+    }  # fmt: skip
+    assert {step for _, _, _, step in item.metrics} == {300}
+    assert (item.tags["gald.protocol"], item.tags["gald.protocol.text"]) == ("slide", "tiles of 96x96, overlap 1/3")
+
+
+def test_metrics_of_an_older_version_are_passed_over_and_not_misread(suite):
+    path = paths.metrics(suite.runs[0].name)
+    metrics = json.loads(path.read_text())
+    write_json(path, {key: value for key, value in metrics.items() if key != "scores"})
+    assert f"run:{suite.runs[0].name}" not in {item.identity for item in tracking.items(suite)}
+
+
 def test_curves_are_thinned_and_keep_their_end(suite):
     run = suite.runs[0]
     line = {"loss": 1.0, "timestamp": 1.0}

@@ -1,0 +1,128 @@
+"""Which rows a table compares, and how the p values of several comparisons are corrected.
+
+The main comparison is named in the table's params before any run. On one benchmark it is one test and stands as it is;
+on several, its tests are a family of their own. All that the table compares besides, the named pair's other scores and
+the pairs listed as contrasts, are a second family. Within a family the p values are corrected as Holm (1979) does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from gald.params import SCORES, Table
+from gald.tables.content import Comparison, Content, Line
+from gald.tables.significance import holm
+from gald.tables.statistics import MIN_SEEDS, difference, points, verdict
+
+FAMILY = (
+    "Corrected: p values corrected as in Holm (1979) among the {count} comparisons that are not the main one; each is "
+    "the t test's, from six seeds on the larger one of it and of the sign-flip test's."
+)
+
+
+def compare(candidate: Line, baseline: Line, score: str) -> Comparison:
+    """Compare two rows of one benchmark in one score, seed by seed."""
+    one = Comparison(candidate.dataset, score, candidate.row, baseline.row, None)
+    if not candidate.protocol.same(baseline.protocol):
+        return replace(one, obstacle="scored by different protocols, no verdict")
+    return replace(one, change=difference(baseline.scores[score], candidate.scores[score]))
+
+
+def main_comparisons(table: Table, lines: Sequence[Line]) -> tuple[Comparison, ...]:
+    """Make the comparison that the table was built for, on each benchmark."""
+    if table.main is None or table.main.column not in SCORES:
+        return ()
+    pairs = _pairs(lines, table.main.row, table.main.than)
+    return corrected([compare(*pair, table.main.column) for pair in pairs])
+
+
+def other_comparisons(table: Table, lines: Sequence[Line]) -> tuple[Comparison, ...]:
+    """Make all other comparisons of the table: the named pair's other scores, then the contrasts in every score."""
+    main, columns = table.main, [column for column in table.columns if column in SCORES]
+    found: dict[tuple[str, str, str, str], Comparison] = {}
+    named = [] if main is None else [(main.row, main.than)]
+    for row, than in (*named, *((pair.row, pair.than) for pair in table.contrasts)):
+        for pair in _pairs(lines, row, than):
+            for column in columns:
+                if main is None or (row, than, column) != (main.row, main.than, main.column):
+                    found.setdefault((pair[0].dataset, row, than, column), compare(*pair, column))
+    return corrected(found.values(), alone=True)
+
+
+def _pairs(lines: Sequence[Line], row: str, than: str) -> Iterator[tuple[Line, Line]]:
+    by_place = {(line.dataset, line.row): line for line in lines}
+    for line in lines:
+        if line.row == row and (line.dataset, than) in by_place:
+            yield line, by_place[line.dataset, than]
+
+
+def corrected(family: Iterable[Comparison], *, alone: bool = False) -> tuple[Comparison, ...]:
+    """Correct the p values of a family.
+
+    Parameters
+    ----------
+    family : iterable of Comparison
+        Those with too few seeds for a test are no part of it.
+    alone : bool
+        Whether a family of one is marked as corrected too.
+    """
+    listed = list(family)
+    tested = {place: one.change.p_value for place, one in enumerate(listed) if one.change is not None}
+    known = {place: p for place, p in tested.items() if p is not None}
+    if len(known) > 1 or alone:
+        for place, adjusted in zip(known, holm(list(known.values())), strict=True):
+            listed[place] = replace(listed[place], adjusted=adjusted)
+    return tuple(listed)
+
+
+def says(comparison: Comparison) -> str:
+    """Say in one clause what a comparison allows to be said."""
+    return comparison.obstacle or verdict(comparison.change, comparison.adjusted)
+
+
+def cell(comparison: Comparison) -> str:
+    """Spell a comparison's outcome for a cell: mean difference in points, and what may be said of it."""
+    if comparison.change is None:
+        return says(comparison)
+    return f"{points(comparison.change.mean, signed=True)}, {says(comparison).partition(' (')[0]}"
+
+
+def sentence(comparison: Comparison, content: Content) -> str:
+    """Say the outcome of a comparison in one sentence.
+
+    Examples
+    --------
+    A mean of +2.0 points over three seeds reads ``Cityscapes, mIoU: GA then LD minus GA: +1.0, +2.0, +3.0 (seeds 0,
+    1, 2), mean +2.0 points, 95 % t interval -0.48 to +4.48: not distinguishable (the interval covers zero).``
+    """
+    labels = {(line.dataset, line.row): line.label for line in content.lines}
+    candidate, baseline = (labels[comparison.dataset, row] for row in (comparison.candidate, comparison.baseline))
+    change = comparison.change
+    title = SCORES[comparison.score].removesuffix(" (%)")
+    head = f"{content.dataset_title(comparison.dataset)}, {title}: {candidate} minus {baseline}: "
+    if change is None:
+        return f"{head}{says(comparison)}."
+    each = ", ".join(points(value, signed=True) for value in change.values)
+    if len(change.seeds) == 1:
+        return f"{head}{each} points (seed {change.seeds[0]}); {says(comparison)}."
+    text = f"{head}{each} (seeds {', '.join(map(str, change.seeds))}), mean {points(change.mean, signed=True)} points"
+    if change.interval is not None:
+        low, high = (points(end, signed=True, decimals=2) for end in change.interval)
+        text += f", 95 % t interval {low} to {high}"
+    return f"{text}: {says(comparison)}."
+
+
+def notes(content: Content) -> Iterator[str]:
+    """Tell the comparisons beside the main one: in sentences, or in the cells of a table that has columns for them."""
+    if not content.others:
+        return
+    if content.layout != "scores":
+        yield from (f"Beside the named comparison: {sentence(one, content)}" for one in content.others)
+    count = sum(one.adjusted is not None for one in content.others)
+    if count == 1:
+        yield "One comparison beside the main one was tested: there is nothing to correct for."
+    elif count:
+        yield FAMILY.format(count=count)
+    else:
+        yield f"No comparison was tested: a verdict about a method takes {MIN_SEEDS} seeds of both rows."
