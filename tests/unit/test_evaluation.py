@@ -1,0 +1,269 @@
+"""`gald evaluate` beyond the tables: other protocols and splits, masks kept, a server's archive, anybody's masks."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gald import cli, files, paths
+from gald.commands.evaluation import Question, evaluate_otherwise
+from gald.commands.score_predictions import score_predictions
+from gald.datasets import load_spec
+from gald.datasets._reader import PreparedSplit
+from gald.errors import DatasetError, GaldError, ParamsError, StaleMetrics
+from gald.evaluate.run import evaluate
+from gald.metrics import scores
+from gald.params import Run
+from gald.train.run import train
+from tests.unit.conftest import REPOSITORY, scene, write_samples
+
+
+@pytest.fixture
+def trained(make_run: Callable[..., Run]) -> Run:
+    shutil.copytree(REPOSITORY / "params", "params")
+    run = make_run(train={"max_iters": 6, "warmup_iters": 0})
+    train(run)
+    evaluate(run)
+    return run
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_the_same_protocol_gives_the_same_scores_and_leaves_the_results(trained: Run) -> None:
+    before = {path: files.sha256(path) for path in (paths.metrics(trained.name), paths.counts(trained.name))}
+    text = evaluate_otherwise(trained, Question(protocol="whole", out=Path("scores.json")))
+    found, expected = read(Path("scores.json")), read(paths.metrics(trained.name))
+    assert {key: found[key] for key in ("scores", "per_class", "protocol")} == {
+        key: expected[key] for key in ("scores", "per_class", "protocol")
+    }
+    assert f"mIoU{'':<45}{100 * expected['scores']['mean_iou']:.1f} %" in text
+    assert {path: files.sha256(path) for path in before} == before
+
+
+@pytest.mark.parametrize("name", ["sliding", "multi_scale", "sliding_multi_scale"])
+def test_another_protocol_is_named_beside_its_scores(trained: Run, name: str) -> None:
+    evaluate_otherwise(trained, Question(protocol=name, out=Path("scores.json")))
+    found = read(Path("scores.json"))
+    assert found["protocol"]["name"] == name
+    assert found["protocol"]["window"] == ([32, 48] if name.startswith("sliding") else None)
+    assert found["protocol"]["flip"] == ("multi" in name)
+    assert 0 < found["scores"]["mean_iou"] < 1
+    assert found["scores"] != read(paths.metrics(trained.name))["scores"]
+
+
+def test_kept_masks_score_what_the_run_scores(trained: Run, prepared: Path) -> None:
+    evaluate_otherwise(trained, Question(masks=Path("kept")))
+    ids = sorted(path.relative_to("kept/ids").as_posix() for path in Path("kept/ids").rglob("*.png"))
+    assert ids == [f"test/scene{index:02d}.png" for index in range(5)]
+    with Image.open("kept/ids/test/scene01.png") as mask, Image.open("kept/colour/test/scene01.png") as colours:
+        assert mask.mode == "L"
+        palette = np.array(load_spec("camvid").palette, np.uint8)
+        np.testing.assert_array_equal(palette[np.array(mask)], np.array(colours))
+    text = score_predictions("mini", "camvid", Path("kept/ids"), split=None, ids="train", out=Path("theirs.json"))
+    theirs, ours = read(Path("theirs.json")), read(paths.metrics(trained.name))
+    assert theirs["scores"] == ours["scores"]
+    assert theirs["per_class"] == ours["per_class"]
+    assert theirs["absent"] == ours["absent"]
+    assert "masks of kept/ids (train ids)" in text
+
+
+def test_predictions_without_a_class_are_wrong_but_give_no_class_a_pixel(prepared: Path) -> None:
+    split = PreparedSplit(prepared, ["test"])
+    confusion = np.zeros((4, 4), np.int64)
+    for sample in split:
+        prediction = sample.mask.copy()
+        prediction[:, :10] = 255
+        files.write_bytes(Path("theirs") / f"{sample.id}_pred.png", png(prediction))
+        np.add.at(confusion, (sample.mask[:, 10:-3], sample.mask[:, 10:-3]), 1)
+    truth = sum(np.bincount(sample.mask[:, :-3].ravel(), minlength=4) for sample in split)
+    score_predictions("mini", "camvid", Path("theirs"), split="test", ids="train", out=Path("theirs.json"))
+    found = read(Path("theirs.json"))
+    expected = np.diagonal(confusion) / truth  # nothing is predicted wrongly, some is not predicted
+    assert [row["iou"] for row in found["per_class"]] == pytest.approx(expected.tolist(), abs=1e-15)
+    assert found["scores"]["mean_iou"] == pytest.approx(scores(np.diag(truth)).mean_iou * expected.mean(), abs=1e-15)
+    assert found["absent"] == []
+
+
+def png(pixels: np.ndarray) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def theirs(prepared: Path) -> Path:
+    folder = Path("theirs")
+    for sample in PreparedSplit(prepared, ["test"]):
+        files.write_bytes(folder / f"{sample.id.rpartition('/')[2]}.png", png(sample.mask))
+    return folder
+
+
+def test_masks_with_all_kinds_of_faults_are_listed_before_any_is_scored(prepared: Path) -> None:
+    folder = theirs(prepared)
+    score_predictions("mini", "camvid", folder, split=None, ids="train", out=Path("whole.json"))
+    assert read(Path("whole.json"))["scores"]["mean_iou"] == 1
+    (folder / "scene00.png").unlink()
+    (folder / "other.png").write_bytes(png(np.zeros((48, 64), np.uint8)))
+    with pytest.raises(DatasetError) as caught:
+        score_predictions("mini", "camvid", folder, split=None, ids="train", out=None)
+    assert "2 problem(s)" in str(caught.value)
+    assert "missing: test/scene00.png" in str(caught.value)
+    assert "belongs to no sample: theirs/other.png" in str(caught.value)
+    (folder / "other.png").rename(folder / "scene00.png")
+    (folder / "scene01.png").write_bytes(png(np.zeros((48, 63), np.uint8)))
+    (folder / "scene02.png").write_bytes(png(np.zeros((48, 64, 3), np.uint8)))
+    (folder / "scene03.png").write_bytes(png(np.full((48, 64), 4, np.uint8)))
+    (folder / "scene04.png").write_bytes(b"no picture")
+    with pytest.raises(DatasetError) as caught:
+        score_predictions("mini", "camvid", folder, split=None, ids="train", out=Path("none.json"))
+    for line in (
+        "4 problem(s)",
+        "scene01.png: 63x48 pixels; the mask has 64x48",
+        "scene02.png: a picture of mode RGB",
+        "scene03.png: holds 4, which is no id",
+        "scene04.png: cannot be read",
+    ):
+        assert line in str(caught.value)
+    assert not Path("none.json").exists()
+
+
+def test_files_that_might_be_several_samples_are_told(prepared: Path) -> None:
+    folder = theirs(prepared)
+    shutil.copy(folder / "scene00.png", folder / "scene00_a.png")
+    (folder / "scene00.png").rename(folder / "scene00_b.png")
+    with pytest.raises(DatasetError, match=r"ambiguous: test/scene00 might be scene00_a\.png, scene00_b\.png"):
+        score_predictions("mini", "camvid", folder, split=None, ids="train", out=None)
+
+
+def test_raw_ids_are_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec, folder = load_spec("cityscapes"), paths.prepared("mini", "cityscapes")
+    rng = np.random.default_rng(0)
+    samples = [scene(rng) for _ in range(3)]
+    write_samples(folder, {"train": samples, "val": samples})
+    manifest = read(folder / "manifest.json")
+    manifest |= {"dataset": "cityscapes", "source": "fine", "classes": list(spec.class_names)}
+    manifest["palette"] = [list(colour) for colour in spec.palette]
+    files.write_json(folder / "manifest.json", manifest)
+    from gald.prepare.objects import objects
+
+    objects("mini", "cityscapes")
+    raw = np.zeros(256, np.uint8)
+    raw[:19] = spec.raw_ids()
+    for sample in PreparedSplit(folder, ["val"]):
+        files.write_bytes(Path("theirs") / f"{sample.id}.png", png(raw[sample.mask]))
+    score_predictions("mini", "cityscapes", Path("theirs"), split=None, ids="raw", out=Path("scores.json"))
+    assert read(Path("scores.json"))["scores"]["mean_iou"] == 1
+    score_predictions("mini", "cityscapes", Path("theirs"), split=None, ids="train", out=Path("scores.json"))
+    assert read(Path("scores.json"))["scores"]["mean_iou"] == 0
+
+
+# What has no truth.
+
+
+def unlabelled(prepared: Path) -> None:
+    rng = np.random.default_rng(1)
+    pairs = {split: [(s.image, s.mask) for s in PreparedSplit(prepared, [split])] for split in ("train", "test")}
+    write_samples(prepared, {**pairs, "hidden": [(scene(rng)[0], None) for _ in range(2)]})
+
+
+def test_without_a_truth_it_predicts_and_says_so(make_run: Callable[..., Run], prepared: Path) -> None:
+    unlabelled(prepared)
+    run = make_run(train={"max_iters": 6, "warmup_iters": 0})
+    train(run)
+    text = evaluate_otherwise(run, Question(split="hidden", masks=Path("kept")))
+    assert text.startswith("2 images predicted; there is no ground truth, so nothing is scored\n")
+    assert len(list(Path("kept/ids/hidden").iterdir())) == 2
+    with pytest.raises(ParamsError, match="split 'hidden' has no ground truth to score: add --save-predictions"):
+        evaluate_otherwise(run, Question(split="hidden"))
+    with pytest.raises(ParamsError, match="no scores to write"):
+        evaluate_otherwise(run, Question(split="hidden", masks=Path("other"), out=Path("scores.json")))
+    assert not Path("other").exists()
+    with pytest.raises(DatasetError, match=r"the labels of split 'hidden' are not published"):
+        score_predictions("mini", "camvid", Path("kept/ids"), split="hidden", ids="train", out=None)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "stem", "member", "raw"),
+    [
+        ("cityscapes", "berlin_000000_000019_leftImg8bit", "berlin_000000_000019.png", {0: 7, 1: 8, 13: 26}),
+        ("ade20k", "ADE_test_00000001", "ADE_test_00000001.png", {0: 1, 1: 2, 13: 14}),
+    ],
+)
+def test_a_test_server_gets_raw_ids_under_its_own_names(
+    trained: Run, monkeypatch: pytest.MonkeyPatch, dataset: str, stem: str, member: str, raw: dict[int, int]
+) -> None:
+    folder = Path("images")
+    picture = np.random.default_rng(2).integers(0, 255, (40, 52, 3), np.uint8)
+    files.write_bytes(folder / f"{stem}.png", png(picture))
+    spec, mask = load_spec(dataset), np.resize(np.array(list(raw), np.uint8), (40, 52))
+    monkeypatch.setattr("gald.commands.evaluation.load_spec", lambda *_: spec)
+    monkeypatch.setattr("gald.commands.evaluation.Predictor.__call__", lambda self, image, size: mask)
+    text = evaluate_otherwise(trained, Question(images=folder, submission=Path("out/handed-in.zip")))
+    assert "there is no ground truth" in text
+    with zipfile.ZipFile("out/handed-in.zip") as archive:
+        assert archive.namelist() == [member]
+        with archive.open(member) as file, Image.open(file) as written:
+            assert (written.mode, written.size) == ("L", (52, 40))
+            np.testing.assert_array_equal(np.array(written), np.vectorize(raw.get)(mask))
+    first = Path("out/handed-in.zip").read_bytes()
+    evaluate_otherwise(trained, Question(images=folder, submission=Path("out/handed-in.zip")))
+    assert Path("out/handed-in.zip").read_bytes() == first
+    (folder / "holiday.png").write_bytes(png(picture))
+    with pytest.raises(DatasetError, match=f"{spec.title}'s server knows no image 'holiday'"):
+        evaluate_otherwise(trained, Question(images=folder, submission=Path("out/other.zip")))
+    assert not Path("out/other.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        (Question(protocol="guess"), r"no protocol 'guess' in params/protocols\.yaml"),
+        (Question(split="trial"), r"no split is called 'trial'; it has train, test"),
+        (Question(split="test", images=Path("images")), "--split and --images name two sources"),
+        (Question(images=Path("nowhere"), masks=Path("kept")), "--images nowhere: no such folder"),
+        (Question(submission=Path("x.zip")), "CamVid has no test server"),
+        (Question(masks=Path("params")), "--save-predictions params: it is not empty"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_is_refused_before_anything_is_predicted(
+    trained: Run, monkeypatch: pytest.MonkeyPatch, question: Question, message: str
+) -> None:
+    monkeypatch.setattr("gald.commands.evaluation.Predictor", None)
+    with pytest.raises(GaldError, match=message):
+        evaluate_otherwise(trained, question)
+
+
+def test_an_untrained_run_answers_nothing(trained: Run) -> None:
+    paths.weights(trained.name).write_bytes(b"others")
+    with pytest.raises(StaleMetrics, match=r"is not what .* promises"):
+        evaluate_otherwise(trained, Question(protocol="sliding"))
+
+
+def test_the_command_line_asks_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REPOSITORY / "params", "params")
+    asked = []
+    monkeypatch.setattr(
+        "gald.commands.evaluation.evaluate_otherwise", lambda run, *args, **_: asked.append((run.name, *args)) or ""
+    )
+    monkeypatch.setattr(
+        "gald.commands.score_predictions.score_predictions", lambda *args, **kw: asked.append((args, kw)) or ""
+    )
+    name = "mini/cityscapes/psp-seed1"
+    assert cli.main(["evaluate", name, "--protocol", "multi_scale", "--submission", "a.zip", "-o", "b.json"]) == 0
+    assert cli.main(["evaluate", "full/camvid", "--predictions", "theirs", "--ids", "raw", "--split", "val"]) == 0
+    assert asked[0] == (name, Question(protocol="multi_scale", submission=Path("a.zip"), out=Path("b.json")))
+    assert asked[1][0] == ("full", "camvid", Path("theirs"))
+    assert (asked[1][1]["ids"], asked[1][1]["split"], asked[1][1]["out"]) == ("raw", "val", None)
+    assert cli.main(["evaluate", "full/camvid", "--predictions", "theirs", "--protocol", "whole"]) == 2
+    assert cli.main(["evaluate", "camvid", "--predictions", "theirs"]) == 2
+    assert len(asked) == 2
