@@ -1,4 +1,4 @@
-"""Verbs of a suite's runs and tables: train, evaluate, tables, report, track, status, params."""
+"""Verbs of a suite's runs and tables: train, evaluate, tables, report, track, status, compare, power, params."""
 
 from __future__ import annotations
 
@@ -67,6 +67,14 @@ def _add_views(verb: Verb) -> None:
     one.add_argument("--follow", action="store_true", help="show trainings while they run; ends when none is left")
     one = verb("status", _status, "list runs and their state, also those whose code has changed since")
     one.add_argument("suite", metavar="SUITE", nargs="?", default="mini")
+    one = verb("compare", _compare, "compare two evaluated runs image by image: what gains, what loses, with pictures")
+    one.add_argument("first", metavar="RUN")
+    one.add_argument("second", metavar="RUN", help="differences are this one minus the first")
+    one.add_argument("-o", "--out", type=Path, default=Path("compared"), help="folder of the page (compared)")
+    one = verb("power", _power, "say how many seeds would resolve a difference, from the spread seen so far")
+    one.add_argument("suite", metavar="SUITE")
+    one.add_argument("table", metavar="TABLE", nargs="?", help="one table; all that show scores if not given")
+    one.add_argument("--difference", type=float, metavar="POINTS", help="instead of 0.1, 0.2, 0.5, 1 and 2 points")
     one = verb("params", _params, "check a suite's params and list its runs, or show a run's merged params")
     one.add_argument("what", metavar="SUITE|RUN")
 
@@ -160,6 +168,19 @@ def _status(args: argparse.Namespace) -> None:
     from gald.commands.status import status
 
     sys.stdout.write(status(args.suite))
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from gald.commands.compare import compare
+    from gald.params import find_run
+
+    sys.stdout.write(compare(find_run(args.first), find_run(args.second), args.out))
+
+
+def _power(args: argparse.Namespace) -> None:
+    from gald.commands.power import power
+
+    sys.stdout.write(power(args.suite, args.table, args.difference))
 
 
 def _params(args: argparse.Namespace) -> None:

@@ -165,7 +165,9 @@ def _writers(question: Question, run: Run, ids: list[str], stack: ExitStack) -> 
     if question.submission is not None:
         writers.append(stack.enter_context(SubmissionArchive(question.submission, spec, ids)))
         if spec.submission is not None and len(ids) != spec.submission.images:
-            _LOG.warning("%s's server expects %d images, these are %d", spec.title, spec.submission.images, len(ids))
+            _LOG.warning(
+                "the server of %s expects %d images, these are %d", spec.title, spec.submission.images, len(ids)
+            )
     return writers
 
 

@@ -89,7 +89,7 @@ def _unfinished(run: Run) -> str:
 
 
 def _score(run: Run) -> str:
-    score = (_read(paths.metrics(run.name)) or {}).get("mean_iou")
+    score = (_read(paths.metrics(run.name)) or {}).get("scores", {}).get("mean_iou")
     return "" if score is None else f"{100 * score:.1f}"
 
 

@@ -34,7 +34,7 @@ def finish_training(run: Run, **changes) -> None:
 
 def finish_evaluation(run: Run, **changes) -> None:
     metrics = {
-        "mean_iou": 0.5,
+        "scores": {"mean_iou": 0.5},
         "run_sha256": files.sha256(paths.run_json(run.name)),
         "evaluate_sha256": run.evaluate_digest(),
     }
