@@ -131,7 +131,7 @@ def cards() -> Iterator[Card]:
             content = json.loads(path.read_text(encoding="utf-8"))
             origin = content.pop("origin")
             yield Card(origin=Origin(origin["params"], origin["data"], tuple(origin["codes"])), **content)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
 
 
@@ -141,7 +141,7 @@ def withdraw(card: Card) -> None:
     try:
         if json.loads(path.read_text(encoding="utf-8"))["began"] == card.began:
             path.unlink()
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return
 
 
@@ -166,11 +166,12 @@ def _start_follower() -> None:
             env=environment | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
     )
+    os.setpriority(os.PRIO_PROCESS, _started[-1].pid, 19)  # from its first moment; see `lower_priority` for the rest
 
 
 def lower_priority() -> None:
     """Let this process compute only when nobody else wants to: beside a busy core it gets a 70th of it at most."""
-    os.nice(19)
+    os.setpriority(os.PRIO_PROCESS, 0, 19)
     if os.getsid(0) != os.getpid():
         return  # called by hand: the session is the user's, and so is its niceness
     try:

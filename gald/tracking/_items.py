@@ -13,11 +13,10 @@ from typing import Any
 from gald import paths
 from gald.files import digest, sha256
 from gald.follow import Origin
-from gald.params import Run, Suite, Table, read_yaml
+from gald.params import COSTS, Run, Suite, Table, read_yaml
 from gald.tracking._curves import Point, points, read_lines, spelt
 
 STEPS = 100  # points kept of each curve that was not shown while it grew: 150 000 of them take SQLite a minute
-_SCORES = ("mean_iou", "boundary_mean_iou", "pixel_accuracy", "mean_accuracy", "parameters", "gmacs")
 _SUFFIXES = ("csv", "md", "tex", "html")
 
 
@@ -109,11 +108,12 @@ def _table_item(suite: Suite, table: Table, files: tuple[Path, ...]) -> Item:
 
 
 def _is_whole(run: Run) -> bool:
-    """Whether the run has its files, and metrics that belong to its weights."""
+    """Whether the run has its files, and metrics, as this version writes them, that belong to its weights."""
     needed = (paths.run_json(run.name), paths.run_params(run.name), paths.metrics(run.name))
     if not all(path.exists() for path in needed):
         return False
-    return bool(json.loads(needed[2].read_text())["run_sha256"] == sha256(needed[0]))
+    metrics = json.loads(needed[2].read_text())
+    return "scores" in metrics and bool(metrics["run_sha256"] == sha256(needed[0]))
 
 
 def _history(run: Run) -> list[dict[str, Any]]:
@@ -127,8 +127,9 @@ def _run_item(suite: Suite, run: Run, history: list[dict[str, Any]], span_ms: tu
     record = json.loads(paths.run_json(run.name).read_text())
     origin = origin_of(record)
     last = history[-1]["iteration"] if history else 0
-    final = {name: metrics[name] for name in _SCORES}
-    final |= {f"iou/{spelt(entry['name'])}": entry["iou"] for entry in metrics["per_class"]}
+    final = metrics["scores"] | {name: metrics.get(name) for name in COSTS}
+    for scores in metrics["per_class"]:
+        final |= {f"{name}/{spelt(scores['name'])}": score for name, score in scores.items() if name != "name"}
     leaf = run.name.rpartition("/")[2]
     pictures = sorted((paths.gallery(suite.name) / run.dataset).glob(f"[0-9]-{leaf}*.png"))
     tags = {
@@ -137,7 +138,8 @@ def _run_item(suite: Suite, run: Run, history: list[dict[str, Any]], span_ms: tu
         "gald.dataset": run.dataset,
         "gald.row": run.row,
         "gald.seed": str(run.seed),
-        "gald.protocol": metrics["protocol"],
+        "gald.protocol": metrics["protocol"]["name"],
+        "gald.protocol.text": metrics["protocol"]["text"],
         "gald.commit": str(record["code"]["commit"]),
         **origin_tags(origin),
         **{f"gald.table.{suite.name}.{table}": "shown" for table in run.tables},

@@ -1,7 +1,8 @@
 """Trainings under way, shown as they go on: histories are read as they grow and told to the store in batches.
 
 All that could be lost lies in files, so a store that is dead, slow or full costs nothing but a later try. The follower
-is never waited for; what it did not get told, `gald track` tells.
+is never waited for; what it did not tell, `gald track` tells. Beside busy cores it rests most of the time, and a first
+point may take minutes to be shown.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from gald import follow as announced
 from gald import locking, paths
 from gald.errors import RunBusy
 from gald.follow import Card
+from gald.tracking._courtesy import Courtesy, resting
 from gald.tracking._curves import points, read_lines
 from gald.tracking._items import benchmark, flat, origin_of, origin_tags, read_run
 from gald.tracking._store import LOCK, Store, belongs, check_server, load_mlflow, store_uri
@@ -76,7 +78,7 @@ class Told:
         now = stage(self.card)  # before its history is read: what is written meanwhile is told the next time
         lines = read_lines(paths.history(self.card.run) if now == "FINISHED" else paths.growing_history(self.card.run))
         if self._entry is None and not self._is_complete(now):
-            self._entry = self._begin()
+            self._entry = self._begin(now)
         if self._entry is not None:
             new = list(points(lines, self._highest))
             self._store.log_points(self._entry, new)
@@ -93,11 +95,12 @@ class Told:
         known = self._store.find(f"run:{self.card.run}")
         return now == "FINISHED" and known is not None and "gald.state" in known.data.tags
 
-    def _begin(self) -> Entry:
+    def _begin(self, now: Stage) -> Entry:
         """Go on with the training's entry, or make it; one of an earlier training is put away."""
         card, store = self.card, self._store
         entry = store.find(f"run:{card.run}")
-        if entry is not None and not belongs(entry, card.origin):
+        again = entry is not None and entry.info.status == "FINISHED" and now == "RUNNING"  # from the start
+        if entry is not None and (again or not belongs(entry, card.origin)):
             store.put_away(entry, "trained again")
             entry = None
         tags = origin_tags(card.origin) | {"gald.commit": card.commit, "gald.host": card.host}
@@ -186,15 +189,19 @@ class _Follower:
 
     def run(self) -> None:
         """Go round until no training was there for a while, or the folder is gone."""
-        alive = time.monotonic()
+        alive, rested = time.monotonic(), 0.0
         while paths.STATE.exists():
             cards = _own_cards()
             if any(stage(card) == "RUNNING" for card in cards):
                 alive = time.monotonic()
-            elif time.monotonic() - alive > self._linger_s:
+            else:
+                rested = 0.0
+            if time.monotonic() - alive > self._linger_s:
                 return
-            if cards and time.monotonic() >= self._next_try:
+            if cards and time.monotonic() >= max(self._next_try, rested):
+                courtesy = Courtesy()
                 self._try(cards)
+                rested = time.monotonic() + courtesy.due_s()
             until = time.monotonic() + self._every_s
             while paths.STATE.exists() and time.monotonic() < until:
                 time.sleep(min(_LOOK_S, self._every_s))
@@ -222,7 +229,8 @@ class _Follower:
         uri = store_uri()
         if self._store is None:
             check_server(uri)
-            load_mlflow()  # before the lock is taken: at this priority it may take a minute
+            with resting():
+                load_mlflow()  # before the lock is taken: beside busy cores it takes minutes
         with locking.held(LOCK, wait_s=0):
             self._store = self._store or Store(uri)
             for card in sorted(cards, key=lambda card: card.run == self._last):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -33,14 +33,14 @@ def store_uri() -> str:
 
 def is_local(uri: str) -> bool:
     """Whether a store is a file of this machine rather than a server that others may share."""
-    return urlsplit(uri).scheme not in ("http", "https")
+    return urlsplit(uri).scheme in ("", "file", "sqlite")
 
 
 def check_server(uri: str) -> None:
     """Raise OSError within seconds when nobody listens, which MLflow itself would take minutes to find out."""
     parts = urlsplit(uri)
-    if not is_local(uri) and parts.hostname:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    if not is_local(uri) and parts.hostname and port is not None:
         socket.create_connection((parts.hostname, port), timeout=_SERVER_SECONDS).close()
 
 
@@ -89,21 +89,27 @@ class Store:
 
     def entries(self) -> dict[str, Entry]:
         """Look up all that the store shows of ours, by identity."""
-        self._known = {}
-        page: str | None = ""
-        while page is not None:
-            found = self._client.search_runs([self._experiment], max_results=1000, page_token=page or None)
-            self._known |= {entry.data.tags["gald.id"]: entry for entry in found if "gald.id" in entry.data.tags}
-            page = found.token or None
+        self._known = {entry.data.tags["gald.id"]: entry for entry in self._search("")}
         return dict(self._known)
 
     def find(self, identity: str) -> Entry | None:
         """Look up one thing anew."""
-        found = self._client.search_runs([self._experiment], f"tags.`gald.id` = '{identity}'", max_results=1)
         self._known.pop(identity, None)
-        for entry in found:
+        for entry in self._search(f"tags.`gald.id` = '{identity}'"):
             self._known[identity] = entry
         return self._known.get(identity)
+
+    def _search(self, which: str) -> list[Entry]:
+        """List what this folder made, the newest last: a server may also show the runs of other clones."""
+        found: list[Entry] = []
+        page: str | None = ""
+        while page is not None:
+            part = self._client.search_runs([self._experiment], which, max_results=1000, page_token=page or None)
+            found += part
+            page = part.token or None
+        here = str(Path.cwd())
+        ours = [entry for entry in found if self.local or entry.data.tags.get("gald.folder") == here]
+        return [entry for entry in reversed(ours) if "gald.id" in entry.data.tags]
 
     def show(self, item: Item) -> bool:
         """Make the store show an item; return whether anything had to be made."""
@@ -198,12 +204,9 @@ class Store:
         self._client.delete_run(entry.info.run_id)
         self._known.pop(entry.data.tags["gald.id"], None)
 
-    def ours(self) -> Iterator[tuple[str, Entry]]:
-        """List the known entries that this folder made; a server may also show those of other clones."""
-        here = str(Path.cwd())
-        for identity, entry in list(self._known.items()):
-            if self.local or entry.data.tags.get("gald.folder") == here:
-                yield identity, entry
+    def ours(self) -> list[tuple[str, Entry]]:
+        """List the known entries by identity."""
+        return list(self._known.items())
 
 
 def belongs(entry: Entry, origin: Origin | None) -> bool:

@@ -1,10 +1,12 @@
 import contextlib
 import dataclasses
 import gc
+import io
 import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -19,7 +21,7 @@ import pytest
 from gald import follow, locking, paths, tracking
 from gald.files import sha256, write_json, write_text
 from gald.tables.run import build_table
-from gald.tracking import _live
+from gald.tracking import _courtesy, _live, _store
 from gald.tracking._curves import points, read_lines
 from gald.tracking._store import Store
 from tests.unit.tables.conftest import TABLE, write_params, write_run
@@ -202,6 +204,76 @@ def test_a_dead_server_is_tried_ever_more_rarely_and_the_card_stays(run, monkeyp
     assert [card.run for card in follow.cards()] == [run.name]  # for `gald track`
 
 
+def test_the_follower_rests_after_a_batch_that_was_in_the_way_and_not_beyond_the_training(run, monkeypatch):
+    tried = []
+    monkeypatch.setattr(_live._Follower, "_try", lambda _, cards: tried.append(_live.stage(cards[0])))
+    monkeypatch.setattr(_courtesy.Courtesy, "due_s", lambda _: 60.0)
+    follow_for(run, 0.4)
+    assert tried[0] == "RUNNING"
+    assert set(tried[1:]) == {"KILLED"}  # told of its end at once
+
+
+def test_a_rest_is_a_hundred_times_what_was_taken_from_others(monkeypatch):
+    looks = [
+        (1.0, 0.0, 5),
+        (1.1, 0.1, 9),  # alone on a core, but for the kernel itself
+        (1.2, 9.0, 12),  # waited for an answer
+        (1.3, 10.0, 23),
+        (9.3, 90.0, 1022),
+        (9.3, 91.0, 1022),
+    ]
+    looks = iter([_courtesy._Look(*look) for look in looks])
+    monkeypatch.setattr(_courtesy.Courtesy, "_look", lambda _: next(looks))
+    courtesy = _courtesy.Courtesy()
+    assert [courtesy.due_s() for _ in range(5)] == [0.0, 0.0, pytest.approx(10.0), 60.0, 0.0]
+
+
+def test_a_long_call_rests_again_and_again(monkeypatch):
+    rests = []
+    monkeypatch.setattr(_courtesy.Courtesy, "due_s", lambda _: rests.append(1) or 0.0)
+    before = signal.getsignal(signal.SIGPROF)
+    with _courtesy.resting():
+        while len(rests) < 3:
+            assert time.process_time() < 600
+    assert signal.getsignal(signal.SIGPROF) is before
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
+    elsewhere = threading.Thread(target=lambda: rests.clear() or _courtesy.resting().__enter__())
+    elsewhere.start()
+    elsewhere.join()
+    assert not rests  # signals are the main thread's
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "null", "3", '"text"', "{}"])
+def test_a_damaged_card_is_passed_over(run, damage):
+    card = announce(run)
+    write_text(paths.live_card(run.name), damage)
+    assert not list(follow.cards())
+    follow.withdraw(card)
+    assert paths.live_card(run.name).exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "local", "port"),
+    [
+        ("sqlite:///mlflow.db", True, None),
+        ("file:///tmp/mlruns", True, None),
+        ("mlruns", True, None),
+        ("http://shared", False, 80),
+        ("https://shared", False, 443),
+        ("http://shared:5000", False, 5000),
+        ("postgresql://user:word@shared/mlflow", False, None),  # its own port is the driver's business
+        ("postgresql://user:word@shared:5432/mlflow", False, 5432),
+        ("databricks://profile", False, None),
+    ],
+)
+def test_what_others_may_share_is_not_taken_for_a_file_of_ours(monkeypatch, uri, local, port):
+    asked = []
+    monkeypatch.setattr(_store.socket, "create_connection", lambda at, **_: asked.append(at) or io.BytesIO())
+    _store.check_server(uri)
+    assert _store.is_local(uri) is local
+    assert asked == ([] if port is None else [("shared", port)])
+
+
 def test_the_follower_ends_when_its_folder_goes_away(run, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     thread = threading.Thread(target=_live.follow, kwargs={"every_s": 60.0, "linger_s": 60.0})
@@ -310,6 +382,7 @@ def test_one_entry_from_the_first_interval_through_a_restart_to_the_scores(suite
         write_metrics(run)
         item = next(item for item in tracking.items(suite) if item.identity == identity)
         assert opened.show(item)
+        assert _live.Told(opened, told.card).tell() == "FINISHED"  # its card was left by a kill: nothing to tell
         whole = opened.find(identity)
         assert (whole.info.status, whole.info.run_id) == ("FINISHED", first.info.run_id)
         assert whole.data.metrics["mean_iou"] == 0.6
@@ -323,6 +396,52 @@ def test_one_entry_from_the_first_interval_through_a_restart_to_the_scores(suite
             paths.growing_history(run.name).unlink()
             _live.Told(opened, announce(run, codes=(NEW,))).tell()
             assert opened.find(identity).info.run_id != first.info.run_id
+
+
+@pytest.mark.slow
+def test_trained_again_before_its_scores_were_shown_it_is_another_curve(suite, run):
+    identity = f"run:{run.name}"
+    with store() as opened:
+        with training(run):
+            told = _live.Told(opened, announce(run))
+            write_line(run, 10)
+            told.tell()
+            write_run(run, 0.6, code=OLD)
+            assert told.tell() == "FINISHED"
+        first = opened.find(identity)
+        with training(run):  # forced, with the same params, data and code
+            paths.run_json(run.name).unlink()
+            paths.growing_history(run.name).unlink()
+            told = _live.Told(opened, announce(run))
+            write_line(run, 10, loss=7.0)
+            told.tell()
+            second = opened.find(identity)
+            assert second.info.run_id != first.info.run_id
+            assert curve(opened, second) == [(10, 7.0)]
+            told.tell()
+            assert opened.find(identity).info.run_id == second.info.run_id
+
+
+@pytest.mark.slow
+def test_a_server_s_entries_of_other_clones_are_left_alone(run, tmp_path, monkeypatch):
+    identity = f"run:{run.name}"
+    with store() as opened:
+        theirs = opened.create(identity, run.name, 1000, {})
+        opened.local = False
+        assert opened.find(identity).info.run_id == theirs.info.run_id
+        elsewhere = tmp_path / "clone"
+        elsewhere.mkdir()
+        monkeypatch.chdir(elsewhere)
+        paths.STATE.mkdir()
+        assert opened.find(identity) is None
+        assert opened.entries() == {}
+        assert _live.close_dead(opened) == 0
+        with training(run):
+            _live.Told(opened, announce(run)).tell()
+            assert opened.find(identity).info.run_id != theirs.info.run_id
+        monkeypatch.chdir(tmp_path)
+        assert opened.find(identity).info.run_id == theirs.info.run_id
+        assert opened.find(identity).info.status == "RUNNING"
 
 
 def write_metrics(run):

@@ -1,9 +1,24 @@
-from gald.bench.tracking import _row
+import pytest
+
+from gald.bench.tracking import _paces
 
 
-def test_each_round_is_compared_with_itself():
-    """A round that was slow as a whole says nothing about the follower."""
-    assert _row("up", [0.0101, 0.0202, 0.0404], [0.01, 0.02, 0.04]) == (
-        "| up | 20.2 | 1.010 | 1.010 to 1.010 | 1.02 | yes |"
-    )
-    assert _row("up", [0.0103], [0.01]).endswith("| NO |")
+def test_a_training_is_compared_with_itself_while_its_follower_stands_still():
+    """Ten iterations take 1 s while the follower stands still (from 2.5 to 4.5 s) and 1.2 s while it does not."""
+    times = [0.0, 1.2, 2.4, 3.4, 4.4, 5.6]
+    history = [(10 * number, when) for number, when in enumerate(times)]
+    taken, without = _paces([history], [(2.3, 4.5)])
+    assert taken == pytest.approx(5.6 / 50)
+    assert without == pytest.approx(0.1)
+
+
+def test_only_the_time_in_which_all_train_counts():
+    """The first training begins alone and slowly ends alone and fast."""
+    late = [(10, 2.0), (20, 4.0), (30, 6.0)]
+    early = [(10, 0.0), (20, 2.0), (30, 4.0), (40, 6.0), (50, 6.1)]
+    assert _paces([late, early], []) == (pytest.approx(0.2), pytest.approx(0.2))
+
+
+def test_an_interval_that_is_partly_in_a_stretch_says_nothing_of_it():
+    history = [(10, 0.0), (20, 1.0), (30, 3.0), (40, 4.0)]
+    assert _paces([history], [(0.0, 2.0), (3.0, 4.0)])[1] == pytest.approx(0.1)
