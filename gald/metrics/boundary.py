@@ -8,13 +8,11 @@ prediction is ignored wherever the truth is.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from gald.datasets import IGNORE_INDEX
+from gald.metrics._matching import largest, match, smallest, squares
 from gald.metrics._tally import Counts, Mask, tally
 
 WIDTHS = (1, 3, 5, 9, 12)
@@ -71,11 +69,11 @@ def boundary_rings(mask: Mask, widths: tuple[int, ...] = WIDTHS) -> Mask:
     """
     # The largest class in a window differs from the smallest where there are two. With 255 as the largest value,
     # ignored pixels never win a minimum; shifted by one to 0, never a maximum. Windows grow by small steps.
-    smallest, largest = mask, mask + np.uint8(1)
+    low, high = mask, mask + np.uint8(1)
     rings = np.zeros(mask.shape, np.uint8)
-    for window in _windows(widths):
-        smallest, largest = _smallest(smallest, window), _largest(largest, window)
-        rings += largest == smallest + np.uint8(1)
+    for square in squares(widths):
+        low, high = smallest(low, square), largest(high, square)
+        rings += high == low + np.uint8(1)
     return rings
 
 
@@ -136,49 +134,12 @@ def boundary_f(truth: Mask, prediction: Mask, true_rings: Mask, predicted_rings:
     one pixel wide, on either side of the contour; here the distance is Chebyshev's, as of the other two statistics, so
     that a width takes in slightly more, and the boundary lies inside the mask, where its class is.
     """
-    counts = np.zeros((len(WIDTHS), num_classes, 4), np.int64)
-    predicted_points = _points_by_class(prediction, predicted_rings, num_classes)
-    true_points = _points_by_class(truth, true_rings, num_classes)
-    for index, (predicted, true) in enumerate(zip(predicted_points, true_points, strict=True)):
-        counts[:, index, 1] = len(predicted)
-        counts[:, index, 3] = len(true)
-        if len(predicted) and len(true):
-            corner = np.minimum(predicted.min(axis=0), true.min(axis=0))
-            shape = np.maximum(predicted.max(axis=0), true.max(axis=0)) - corner + 1
-            counts[:, index, 0] = _matched(predicted - corner, true - corner, shape)
-            counts[:, index, 2] = _matched(true - corner, predicted - corner, shape)
-    return counts
-
-
-def _windows(widths: tuple[int, ...]) -> list[Mask]:
-    """Square windows which, applied one after another, reach as far as each width."""
-    return [np.ones((2 * (wide - narrow) + 1,) * 2, np.uint8) for narrow, wide in pairwise((0, *widths))]
-
-
-def _smallest(mask: Mask, window: Mask) -> Mask:
-    return np.asarray(cv2.erode(mask, window), np.uint8)
-
-
-def _largest(mask: Mask, window: Mask) -> Mask:
-    return np.asarray(cv2.dilate(mask, window), np.uint8)
-
-
-def _points_by_class(mask: Mask, rings: Mask, num_classes: int) -> list[NDArray[np.intp]]:
-    """Rows and columns (n, 2) of the boundary pixels of each class."""
-    places = np.flatnonzero((rings == 0) & (mask != IGNORE_INDEX))
-    classes = mask.ravel()[places]
-    places = places[np.argsort(classes, kind="stable")]
-    ends = np.bincount(classes, minlength=num_classes).cumsum()
-    points = np.stack(np.divmod(places, mask.shape[1]), axis=1)
-    return np.split(points, ends[:-1])
-
-
-def _matched(points: NDArray[np.intp], others: NDArray[np.intp], shape: NDArray[np.intp]) -> list[int]:
-    """Count the points that have one of the others within each width, on a map of that shape."""
-    near = np.zeros(shape, np.uint8)
-    near[others[:, 0], others[:, 1]] = 1
-    found = []
-    for window in _windows(WIDTHS):
-        near = _largest(near, window)
-        found.append(int(np.count_nonzero(near[points[:, 0], points[:, 1]])))
-    return found
+    shape = (len(WIDTHS), num_classes)
+    predicted = np.where(predicted_rings == 0, prediction, np.uint8(IGNORE_INDEX))
+    true = np.where(true_rings == 0, truth, np.uint8(IGNORE_INDEX))
+    counts = []
+    for points, others in ((predicted, true), (true, predicted)):
+        by_ring = tally((match(points, others, WIDTHS, num_classes), points), (shape[0] + 1, num_classes))
+        within = by_ring.cumsum(axis=0)
+        counts += [within[:-1], np.broadcast_to(within[-1], shape)]
+    return np.stack(counts, axis=-1)
