@@ -175,16 +175,16 @@ def _block(folder: Path, dataset: str, predictions: dict[str, _Kept], truth: _Tr
             image = picture.convert("RGB")
         mask = _read_ids(truth.folder / truth.samples[name]["mask"])
         prefix = f"{dataset}/{number}"
-        above = [_save(folder, f"{prefix}-image.png", _reduced(image, Image.Resampling.LANCZOS), "image", photo=True)]
-        below = [_save(folder, f"{prefix}-truth.png", _indexed(mask, truth.palette), "truth")]
+        above = [_save(folder, f"{prefix}-image.png", reduced(image, Image.Resampling.LANCZOS), "image", photo=True)]
+        below = [_save(folder, f"{prefix}-truth.png", indexed(mask, truth.palette), "truth")]
         for label, kept in predictions.items():
             predicted = _read_ids(kept.files[name])
             seen |= set(np.unique(predicted).tolist())
             differs, share = difference(predicted, mask, truth.ignore_index)
-            above.append(_save(folder, f"{prefix}-{kept.leaf}.png", _indexed(predicted, truth.palette), label))
+            above.append(_save(folder, f"{prefix}-{kept.leaf}.png", indexed(predicted, truth.palette), label))
             colors = np.array([RIGHT, WRONG, IGNORED], dtype=np.uint8)
             text = f"{100 * share:.1f} % of pixels right"
-            below.append(_save(folder, f"{prefix}-{kept.leaf}-wrong.png", _indexed(differs, colors), text))
+            below.append(_save(folder, f"{prefix}-{kept.leaf}-wrong.png", indexed(differs, colors), text))
         seen |= set(np.unique(mask).tolist())
         explained = _explained(folder, prefix, image, name, predictions, truth) if number < EXPLAINED else ()
         block.samples.append(Sample(name, tuple(above), tuple(below), tuple(explained)))
@@ -251,13 +251,15 @@ def _read_ids(path: Path) -> npt.NDArray[np.uint8]:
         return np.asarray(picture, dtype=np.uint8)
 
 
-def _indexed(ids: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]) -> Image.Image:
-    picture = _reduced(Image.fromarray(ids), Image.Resampling.NEAREST)
+def indexed(ids: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]) -> Image.Image:
+    """Draw ids, uint8 (h, w), in the colours of a palette, uint8 (n, 3); reduced where it is wide."""
+    picture = reduced(Image.fromarray(ids), Image.Resampling.NEAREST)
     picture.putpalette(palette.tobytes())
     return picture
 
 
-def _reduced(picture: Image.Image, how: Image.Resampling) -> Image.Image:
+def reduced(picture: Image.Image, how: Image.Resampling) -> Image.Image:
+    """Reduce a picture to `MAX_WIDTH`, if it is wider."""
     if picture.width <= MAX_WIDTH:
         return picture
     return picture.resize((MAX_WIDTH, round(picture.height * MAX_WIDTH / picture.width)), how)
