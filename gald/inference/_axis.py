@@ -56,10 +56,10 @@ class Band(NamedTuple):
     ----------
     first, last : int
         Rows [first, last) of the prediction that the features reach.
-    low : int
-        First feature that is used.
-    used : Tensor
-        int64 (n), the features used, counted from `low`.
+    low, span : int
+        The features used lie in [low, low + span).
+    used : Tensor or None
+        int64 (n), which of these are used, counted from `low`; None where all are.
     weights : Tensor
         float32 (last - first, n).
     share : Tensor
@@ -69,7 +69,8 @@ class Band(NamedTuple):
     first: int
     last: int
     low: int
-    used: Tensor
+    span: int
+    used: Tensor | None
     weights: Tensor
     share: Tensor
 
@@ -97,9 +98,9 @@ def tiles(axis: Axis) -> tuple[tuple[Matrix, NDArray[np.float64]], ...]:
     found = []
     for start in axis.starts:
         within = slice(start, start + covered)
-        matrix = to_size[:, within] @ sparse.diags_array(1 / count[within]) @ to_pixels
-        matrix = sparse.csr_array(matrix)
-        found.append((matrix, np.asarray(matrix.sum(axis=1))))
+        weight = 1 / count[within]
+        matrix = to_size[:, within] @ sparse.diags_array(weight) @ to_pixels
+        found.append((sparse.csr_array(matrix), to_size[:, within] @ weight))
     return tuple(found)
 
 
@@ -131,12 +132,13 @@ def _band(matrix: Matrix, share: NDArray[np.float64], first: int, last: int, dev
     of_rows = matrix[first:last]
     used = np.unique(of_rows.indices).astype(np.int64)
     weights = of_rows[:, used].toarray().astype(np.float32)
-    low = int(used[0])
+    low, span = int(used[0]), int(used[-1] - used[0]) + 1
     return Band(
         first,
         last,
         low,
-        torch.from_numpy(used - low).to(device),
+        span,
+        None if len(used) == span else torch.from_numpy(used - low).to(device),
         torch.from_numpy(weights).to(device),
         torch.from_numpy(share[first:last].astype(np.float32)).to(device),
     )

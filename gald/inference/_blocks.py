@@ -36,33 +36,47 @@ class _Source(NamedTuple):
 
 
 def block_shape(num_classes: int, device: str) -> Shape:
-    """Choose blocks of about 1 MiB of scores on a CPU, of 64 MiB elsewhere: enough work for one launch of a kernel."""
-    rows, elements, widest = (32, 1 << 18, 256) if device == "cpu" else (256, 1 << 24, 1 << 12)
+    """Choose blocks of at most 2 MiB of scores on a CPU, of 64 MiB elsewhere: enough work for a kernel's launch."""
+    rows, elements, widest = (32, 1 << 19, 192) if device == "cpu" else (256, 1 << 24, 1 << 12)
     return Shape(rows, min(widest, max(32, elements // (num_classes * rows) // 16 * 16)))
 
 
 def classes(views: list[View], size: Size, *, probabilities: bool) -> Tensor:
     """Choose the class of each pixel, uint8 of `size`, by the scores that the views have on average.
 
-    The first class is chosen where several are best, and class 0 where scores are not numbers.
+    The first class is chosen where several are best, and the last one where scores are not numbers.
+    """
+    prediction = torch.empty(size, dtype=torch.uint8, device=views[0].scores[0].device)
+    for top, left, scores in blocks(views, size, probabilities=probabilities):
+        prediction[top : top + scores.shape[0], left : left + scores.shape[2]] = _best(scores)
+    return prediction
+
+
+def blocks(views: list[View], size: Size, *, probabilities: bool) -> Iterator[tuple[int, int, Tensor]]:
+    """Add up the views' scores, block by block of a prediction.
+
+    Yields
+    ------
+    top, left : int
+        First row and column of the block.
+    scores : Tensor
+        float32 (rows, K, columns): the sum over scales, and over mirror images, of the mean over tiles; of logits or of
+        probabilities. In memory that the next block overwrites, and that may be written to.
     """
     first = views[0].scores[0]
     count, device = first.shape[1], first.device
     shape = block_shape(count, device.type)
     sources = list(_sources(views, shape, device, apart=probabilities))
     work = _Block(count, shape, device, probabilities=probabilities)
-    prediction = torch.empty(size, dtype=torch.uint8, device=device)
     with torch.autocast(device.type, enabled=False), _full_precision():
         for row, top in enumerate(range(0, size[0], shape.rows)):
             for column, left in enumerate(range(0, size[1], shape.columns)):
-                target = prediction[top : top + shape.rows, left : left + shape.columns]
-                total = work.started(target)
+                work.start(top, left, min(shape.rows, size[0] - top), min(shape.columns, size[1] - left))
                 for source in sources:
                     vertical, horizontal = source.vertical[row], source.horizontal[column]
                     if vertical is not None and horizontal is not None:
-                        work.add(total, source.scores, vertical, horizontal, (top, left))
-                target.copy_(work.best(total))
-    return prediction
+                        work.add(source.scores, vertical, horizontal)
+                yield top, left, work.scores
 
 
 def _sources(views: list[View], shape: Shape, device: torch.device, *, apart: bool) -> Iterator[_Source]:
@@ -84,55 +98,58 @@ def _sources(views: list[View], shape: Shape, device: torch.device, *, apart: bo
 
 
 class _Block:
-    """Memory for the scores of one block, used for all of them."""
+    """Scores of one block, in memory that is used for all of them."""
+
+    scores: Tensor
 
     def __init__(self, count: int, shape: Shape, device: torch.device, *, probabilities: bool) -> None:
         self._count = count
         self._total = torch.empty(count * shape.rows * shape.columns, device=device)
         self._part = torch.empty_like(self._total) if probabilities else None
-        self._ranks = torch.arange(count, 0, -1, device=device, dtype=torch.float32).view(-1, 1)
-        self._empty = True
 
-    def started(self, target: Tensor) -> Tensor:
-        """Scores (rows, K, columns) of a block, not yet valid."""
+    def start(self, top: int, left: int, rows: int, columns: int) -> None:
+        """Begin a block; its scores are valid once something is added."""
+        self._corner = (top, left)
         self._empty = True
-        return _shaped(self._total, target.shape[0], self._count, target.shape[1])
+        self.scores = self._shaped(self._total, rows, columns)
 
-    def add(self, total: Tensor, scores: Tensor, vertical: Band, horizontal: Band, corner: Size) -> None:
-        """Add what some scores say of a block whose upper left pixel is `corner`."""
-        near = scores.narrow(2, horizontal.low, int(horizontal.used[-1]) + 1)
-        near = near.index_select(0, vertical.low + vertical.used).index_select(2, horizontal.used)
-        rows, _, used = near.shape
-        columns = horizontal.weights.shape[0]
-        widened = torch.mm(near.view(-1, used), horizontal.weights.t()).view(rows, -1)
-        if self._part is None:  # such scores reach all of a block
-            torch.addmm(
-                total.view(total.shape[0], -1),
-                vertical.weights,
-                widened,
-                beta=0 if self._empty else 1,
-                out=total.view(total.shape[0], -1),
-            )
-            self._empty = False
-            return
-        part = _shaped(self._part, vertical.weights.shape[0], self._count, columns)
-        torch.mm(vertical.weights, widened, out=part.view(part.shape[0], -1))
-        part.sub_(part.amax(1, keepdim=True)).exp2_()
-        share = vertical.share.view(-1, 1, 1) * horizontal.share / part.sum(1, keepdim=True)
+    def add(self, scores: Tensor, vertical: Band, horizontal: Band) -> None:
+        """Add what scores (h, K, w) say of the block; as probabilities where those are averaged."""
+        near = scores.narrow(0, vertical.low, vertical.span).narrow(2, horizontal.low, horizontal.span)
+        if vertical.used is not None:
+            near = near.index_select(0, vertical.used)
+        if horizontal.used is not None:
+            near = near.index_select(2, horizontal.used)
+        widened = torch.mm(near.reshape(-1, near.shape[2]), horizontal.weights.t()).view(near.shape[0], -1)
+        if self._part is None:  # the tiles of a scale reach all of a block, together
+            logits = self.scores.view(self.scores.shape[0], -1)
+            logits.addmm_(vertical.weights, widened, beta=0 if self._empty else 1)
+        else:
+            part = self._shaped(self._part, vertical.weights.shape[0], horizontal.weights.shape[0])
+            torch.mm(vertical.weights, widened, out=part.view(part.shape[0], -1))
+            self._add_probabilities(part, vertical, horizontal)
+        self._empty = False
+
+    def _add_probabilities(self, logits: Tensor, vertical: Band, horizontal: Band) -> None:
+        """Add the probabilities of logits to base 2, each with its tile's share of the pixel."""
+        powers = logits.sub_(logits.amax(1, keepdim=True)).exp2_()
+        share = vertical.share.view(-1, 1, 1) * horizontal.share / powers.sum(1, keepdim=True)
         if self._empty:
-            total.zero_()
-            self._empty = False
-        reached = total[vertical.first - corner[0] : vertical.last - corner[0]]
-        reached[:, :, horizontal.first - corner[1] : horizontal.last - corner[1]].addcmul_(part, share)
+            self.scores.zero_()
+        top, left = self._corner
+        reached = self.scores[vertical.first - top : vertical.last - top]
+        reached[:, :, horizontal.first - left : horizontal.last - left].addcmul_(powers, share)
 
-    def best(self, total: Tensor) -> Tensor:
-        """Class (rows, columns) of the largest score, the first of several; the scores are lost.
-
-        Comparing floats in place and ranking what is equal takes a tenth of `argmax`, which does not vectorise.
-        """
-        total.eq_(total.amax(1, keepdim=True)).mul_(self._ranks)
-        return (self._count - total.amax(1)).remainder_(self._count)
+    def _shaped(self, memory: Tensor, rows: int, columns: int) -> Tensor:
+        return memory[: rows * self._count * columns].view(rows, self._count, columns)
 
 
-def _shaped(memory: Tensor, rows: int, count: int, columns: int) -> Tensor:
-    return memory[: rows * count * columns].view(rows, count, columns)
+def _best(scores: Tensor) -> Tensor:
+    """Class (rows, columns) of the largest score, the first of several; the scores are lost.
+
+    Comparing in place and ranking what is equal takes a tenth of the time of `argmax`, which does not vectorise.
+    """
+    count = scores.shape[1]
+    ranks = torch.arange(count, 0, -1, dtype=scores.dtype, device=scores.device).view(-1, 1)
+    scores.eq_(scores.amax(1, keepdim=True)).mul_(ranks)
+    return count - scores.amax(1).clamp_(min=1)

@@ -35,7 +35,8 @@ def predict(
     Returns
     -------
     uint8 array of `size`
-        Class of the largest score; the first one where several are equal, and 0 where scores are not numbers.
+        Class of the largest score; the first one where several are equal, and the last class where scores are not
+        numbers.
 
     Raises
     ------

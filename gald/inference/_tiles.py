@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from gald.params import ProtocolParams
 
-_ROUNDING = 1e-6  # of a pixel: 768 * (1 - 1/3) is 512, whatever its last bit says
 _BATCH_PIXELS = {"cpu": 1 << 18}  # larger batches gain nothing there, and the network's own memory grows with them
 _BATCH_PIXELS_ELSEWHERE = 1 << 22  # 7 tiles of 769x769
 
@@ -66,7 +65,8 @@ def grid(image: Size, scale: float, protocol: ProtocolParams) -> Grid:
 def starts(length: int, window: int, overlap: float) -> tuple[int, ...]:
     """First pixels of the tiles along a side: equal steps, the last tile moved back to end where the image does.
 
-    The step is the share of a tile that the next one does not cover, rounded up to whole pixels.
+    The step is the share of a tile that the next one does not cover, rounded up to whole pixels, in float64 as
+    the authors' release does it, for the same tiles: 33 * (1 - 1/3) is a little more than 22 there, and becomes 23.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def starts(length: int, window: int, overlap: float) -> tuple[int, ...]:
     """
     if length <= window:
         return (0,)
-    step = max(1, math.ceil(window * (1 - overlap) - _ROUNDING))
+    step = max(1, math.ceil(window * (1 - overlap)))
     count = math.ceil((length - window) / step) + 1
     return tuple(min(index * step, length - window) for index in range(count))
 
