@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gald import paths
-from gald.errors import ParamsError, StaleMetrics
+from gald.errors import DatasetError, ParamsError, StaleMetrics
 from gald.files import sha256
 from gald.metrics import Counts, CountTable
 from gald.params import Run
@@ -65,6 +65,8 @@ def read(first: Run, second: Run) -> tuple[Side, Side]:
         They are one run, or of different benchmarks, splits or protocols; the message names both.
     StaleMetrics
         Something is missing, damaged, of other weights, or they were scored on different prepared data.
+    DatasetError
+        Nothing is labelled.
     """
     if first.name == second.name:
         raise ParamsError(f"{first.name} is named twice; give two runs of one benchmark")
@@ -81,6 +83,8 @@ def read(first: Run, second: Run) -> tuple[Side, Side]:
             f"{paths.counts(first.name)} and {paths.counts(second.name)} are not of the same images, classes and sizes "
             f"of objects: run `gald evaluate` for both"
         )
+    if not sides[0].per_class[..., 1].any():
+        raise DatasetError(f"no image of split {theirs[0].split!r} has a labelled pixel: there is nothing to compare")
     return sides[0], sides[1]
 
 

@@ -48,6 +48,8 @@ def compare(first: Run, second: Run, out: Path) -> str:
         They are one run, or of different benchmarks, splits or protocols.
     StaleMetrics
         Metrics or counts are missing, damaged, of other weights, or of different prepared data.
+    DatasetError
+        The split has no labels.
     """
     one, other = read(first, second)
     resampled = paired_bootstrap(one.per_class, other.per_class)

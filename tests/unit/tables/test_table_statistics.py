@@ -1,5 +1,12 @@
+import itertools
+
+import numpy as np
 import pytest
 
+from gald.tables.comparisons import corrected
+from gald.tables.content import Comparison
+from gald.tables.power import power, seeds_needed
+from gald.tables.significance import holm, sign_flip, t_test
 from gald.tables.statistics import Difference, difference, points, spread, t_interval, verdict
 
 
@@ -52,3 +59,81 @@ def test_an_interval_that_ends_at_zero_decides_nothing():
 @pytest.mark.parametrize(("value", "text"), [(-0.0004, "0.0"), (0.0004, "0.0"), (-0.0006, "-0.1"), (1.0, "+100.0")])
 def test_a_rounded_zero_bears_no_sign(value, text):
     assert points(value, signed=True) == text
+
+
+VALUES = (0.013, -0.002, 0.021, 0.008, 0.017, 0.004, 0.011)
+
+
+def test_the_t_test_is_scipys():
+    from scipy import stats
+
+    assert t_test(VALUES) == pytest.approx(stats.ttest_1samp(VALUES, 0).pvalue, rel=1e-12)
+    assert (t_test([0.0, 0.0, 0.0]), t_test([0.5, 0.5, 0.5])) == (1.0, 0.0)
+
+
+def test_sign_flips_are_all_tried():
+    # By hand: of 1, 2, 3 the sums are 6, 4, 2, 0, 0, 2, 4, 6 without their signs.
+    assert sign_flip([1, 2, 3]) == 2 / 8
+    assert sign_flip([-1, -2, 3]) == 8 / 8
+    assert sign_flip([1, -2, 3]) == 6 / 8
+    seen = abs(sum(VALUES))
+    flips = itertools.product((1, -1), repeat=len(VALUES))
+    sums = [abs(sum(sign * value for sign, value in zip(signs, VALUES, strict=True))) for signs in flips]
+    assert sign_flip(VALUES) == sum(one >= seen - 1e-12 for one in sums) / 2**7
+
+
+def test_flips_that_tie_but_for_rounding_are_counted():
+    assert sign_flip([0.1, 0.2, -0.3, 0.0]) == 1.0
+
+
+def test_drawn_flips_come_close_and_are_drawn_again_alike(monkeypatch):
+    exact = sign_flip(VALUES)
+    monkeypatch.setattr("gald.tables.significance._EXACT", 3)
+    assert sign_flip(VALUES) == pytest.approx(exact, abs=0.004)
+    assert sign_flip(VALUES) == sign_flip(VALUES)
+    assert sign_flip(VALUES, seed=1) != sign_flip(VALUES)
+    many = sign_flip([1.0] * 40)
+    assert many == 1 / 100_001  # never zero
+
+
+def test_holm_by_hand():
+    # Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1 is 0.04, 0.06, 0.06, 0.04; what follows is never smaller.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_from_six_seeds_on_the_sign_flip_test_has_a_say():
+    # One outlier against five equal gains: the t interval of six leaves zero out, but with five it had no second test.
+    five = difference(dict.fromkeys(range(5), 0.5), {seed: 0.51 + 0.001 * seed for seed in range(5)})
+    assert (five.sign_flip, five.distinguishable) == (None, True)
+    six = difference(dict.fromkeys(range(6), 0.5), {seed: 0.51 + 0.001 * seed for seed in range(6)})
+    assert (six.sign_flip, six.distinguishable) == (2 / 64, True)
+    assert six.p_value == 2 / 64 > six.t_test
+    torn = Difference(tuple(range(6)), (0.01,) * 6, 0.01, (0.002, 0.018), 0.02, 0.0625)
+    assert not torn.distinguishable
+    assert verdict(torn) == "not distinguishable (sign-flip test, p = 0.062)"
+
+
+def test_a_family_is_corrected_and_those_without_a_test_are_no_part_of_it():
+    def one(p):
+        return Comparison("d", "mean_iou", "a", "b", Difference((0, 1, 2), (0.1,) * 3, 0.1, (0.05, 0.15), p))
+
+    untested = Comparison("d", "mean_iou", "a", "b", Difference((0,), (0.1,), 0.1, None))
+    family = corrected([one(0.04), untested, one(0.01)])
+    assert [each.adjusted for each in family] == pytest.approx([0.04, None, 0.02])
+    assert corrected([one(0.04)])[0].adjusted is None  # the main comparison on one benchmark is one test
+    assert not corrected([one(0.04), one(0.03)])[0].distinguishable
+
+
+@pytest.mark.parametrize(("effect", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
+def test_pairs_as_known_calculators_have_them(effect, pairs):
+    # G*Power, t tests, matched pairs, two-sided, alpha 0.05, power 0.8.
+    assert seeds_needed(effect, 1.0) == pairs
+
+
+def test_power_as_drawn():
+    generator = np.random.default_rng(0)
+    values = generator.normal(1.5, 1.0, (20_000, 4))
+    found = np.abs(values.mean(axis=1)) > 3.182446 * values.std(axis=1, ddof=1) / 2  # t(0.975, 3), any table
+    assert power(4, 1.5, 1.0) == pytest.approx(found.mean(), abs=0.012)
