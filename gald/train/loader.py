@@ -147,14 +147,13 @@ class CachedSamples:
 class _Plan(NamedTuple):
     """A batch before it is made: its memory, and one job for each sample, which fills its place and returns its id."""
 
-    images: NDArray[np.uint8]
-    masks: NDArray[np.uint8]
+    images: Tensor
+    masks: Tensor
     jobs: list[Callable[[], str]]
 
     def batch(self, ids: Iterable[str]) -> Batch:
         """Batch whose jobs returned these ids."""
-        names = tuple(ids)
-        return Batch(torch.from_numpy(self.images), torch.from_numpy(self.masks), names)
+        return Batch(self.images, self.masks, tuple(ids))
 
 
 def sample_indices(seed: int, iteration: int, batch_size: int, length: int) -> list[int]:
@@ -257,11 +256,14 @@ def _share(batch_size: int, rank: int, world: int) -> range:
 
 def _plan(samples: Samples, params: TrainParams, iteration: int, share: range) -> _Plan:
     indices = sample_indices(params.seed, iteration, params.batch_size, len(samples))
-    images = np.empty((len(share), *params.crop_size, 3), np.uint8)
-    masks = np.empty((len(share), *params.crop_size), np.uint8)
+    # Pinned, a GPU fetches them by itself while this process goes on.
+    pinned = params.device == "cuda" and torch.cuda.is_available()
+    empty = partial(torch.empty, dtype=torch.uint8, pin_memory=pinned)
+    images, masks = empty((len(share), *params.crop_size, 3)), empty((len(share), *params.crop_size))
+    places = zip(images.numpy(), masks.numpy(), share, strict=True)
     jobs: list[Callable[[], str]] = [
-        partial(_make_sample, samples, params, iteration, indices[place], (images[slot], masks[slot]))
-        for slot, place in enumerate(share)
+        partial(_make_sample, samples, params, iteration, indices[place], (image, mask))
+        for image, mask, place in places
     ]
     return _Plan(images, masks, jobs)
 

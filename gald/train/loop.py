@@ -26,6 +26,7 @@ from gald.train.parallel import World
 from gald.train.precision import Precision
 from gald.train.schedule import learning_rate
 from gald.train.seeding import seed_dropout
+from gald.train.voices import told_elsewhere
 
 
 @dataclass
@@ -127,14 +128,23 @@ def train(state: State, samples: Samples, params: TrainParams, hooks: Hooks, wor
         reason = hooks.stop()
         if world.any(reason is not None):
             hooks.keep(state)
-            raise TrainingInterrupted(
-                f"stopped after iteration {state.iteration} of {params.max_iters}, because "
-                f"{reason or 'another process was told to stop'}; the same command goes on from there"
-            )
+            raise _stopped(state.iteration, params, reason, world)
         if state.iteration % params.checkpoint_every == 0:
             hooks.keep(state)
         if scored:
             ended = time.perf_counter()  # scores are no part of an iteration's time
+
+
+def _stopped(iteration: int, params: TrainParams, reason: str | None, world: World) -> TrainingInterrupted:
+    """What ends a training that was told to stop; the first process says so, with the reason of whoever had one."""
+    reasons = world.gathered(reason)
+    rank = next(rank for rank, found in enumerate(reasons) if found is not None)
+    whose = f"of process {rank}: " if rank else ""
+    error = TrainingInterrupted(
+        f"stopped after iteration {iteration} of {params.max_iters}, because {whose}{reasons[rank]}; the same command "
+        "goes on from there"
+    )
+    return error if world.first else told_elsewhere(error)
 
 
 def train_one_iteration(
@@ -147,7 +157,7 @@ def train_one_iteration(
     TrainingDiverged
         Loss or gradient is not finite; the network was not updated.
     """
-    masks = batch.masks.to(world.device)
+    masks = batch.masks.to(world.device, non_blocking=True)
     # The pixels of all parts and processes together: a mean of their means would weigh pixels unequally.
     denominator = world.total(_valid(state, params, masks)) / world.size
     seen: list[Losses] = []
@@ -165,7 +175,7 @@ def train_one_iteration(
     norm = nn.utils.get_total_norm(gradients)
     numbers = IterationLosses.of(seen, norm)
     if not math.isfinite(numbers.total) or not (math.isfinite(numbers.gradient_norm) or state.precision.overflows):
-        raise TrainingDiverged(_what_diverged(state, batch, params, iteration, rate, numbers, world))
+        raise _diverged(state, batch, params, iteration, rate, numbers, world)
     if params.clip_gradient_norm is not None:
         nn.utils.clip_grads_with_norm_(list(state.model.parameters()), params.clip_gradient_norm, norm)
     state.precision.step(state.optimiser, rate)
@@ -182,7 +192,7 @@ def _parts(images: Tensor, masks: Tensor, params: TrainParams) -> zip[tuple[Tens
 
 def _inputs(images: Tensor, params: TrainParams, world: World) -> Tensor:
     """What the network takes, in the memory order that its weights have."""
-    inputs = as_input(images.to(world.device))
+    inputs = as_input(images.to(world.device, non_blocking=True))
     return inputs if params.channels_last else inputs.contiguous()
 
 
@@ -218,7 +228,7 @@ def _due(iteration: int, every: int, last: bool) -> bool:
     return every > 0 and (last or iteration % every == 0)
 
 
-def _what_diverged(
+def _diverged(
     state: State,
     batch: Batch,
     params: TrainParams,
@@ -226,8 +236,11 @@ def _what_diverged(
     rate: float,
     numbers: IterationLosses,
     world: World,
-) -> str:
-    """Compute the iteration once more to find the layer, and say all that is known."""
+) -> TrainingDiverged:
+    """Compute the iteration once more to find the layer, and say all that is known; of several, the worst one says it.
+
+    A gradient that is not finite is so in every process, so that all of them come here.
+    """
     masks = batch.masks.to(world.device)
     denominator = _valid(state, params, masks)
     where: list[str] = []
@@ -236,10 +249,14 @@ def _what_diverged(
         inputs, loss = _inputs(images, params, world), _loss(state, params, mask, denominator)
         with state.precision.autocast():
             where += filter(None, [faults.first_bad_layer(state.model, inputs, loss)])
-    first = next(iter(where), faults.NOWHERE)
-    return (
+    error = TrainingDiverged(
         f"iteration {iteration + 1}: the loss is {numbers.total:.6g} (main {numbers.main:.6g}, auxiliary "
         f"{numbers.aux:.6g}), the gradient's norm {numbers.gradient_norm:.6g}, at learning rate {rate:.3g} on samples "
-        f"{', '.join(batch.ids)}; not finite first: {first}. The last good checkpoint stays. Lower "
-        "train.learning_rate, raise train.warmup_iters or set train.clip_gradient_norm, if these samples are in order"
+        f"{', '.join(batch.ids)}; not finite first: {next(iter(where), faults.NOWHERE)}. The last good checkpoint "
+        "stays. Lower train.learning_rate, raise train.warmup_iters or set train.clip_gradient_norm, if these samples "
+        "are in order"
     )
+    if math.isfinite(numbers.gradient_norm):
+        return error
+    known = world.gathered((not math.isfinite(numbers.total), bool(where)))
+    return error if world.rank == known.index(max(known)) else told_elsewhere(error)

@@ -24,8 +24,9 @@ from torch import Tensor, distributed, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from gald.errors import GaldError
+from gald.errors import GaldError, TrainingInterrupted
 from gald.params import TrainParams
+from gald.train.voices import of_several, told_elsewhere
 
 _TIMEOUT = timedelta(minutes=10)  # validation by one process, or a slow disk, may hold the others up
 _LOOK_S = 0.01
@@ -71,6 +72,32 @@ class World:
         distributed.broadcast_object_list(boxed, src=0, device=self.device)
         return boxed[0]
 
+    def gathered(self, value: Any) -> list[Any]:
+        """Hand the values of all processes to all, in their order."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        distributed.all_gather_object(found, value)
+        return found
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Fail in every process where one fails in the block, and let one of them say why.
+
+        Without it the others would wait for the one that failed in whatever they have to do together next.
+        """
+        failed: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failed = error
+        failures = [rank for rank, found in enumerate(self.gathered(failed is not None)) if found]
+        if not failures:
+            return
+        if failed is not None and self.rank == failures[0]:
+            raise failed
+        raise told_elsewhere(TrainingInterrupted(f"process {failures[0]} failed and says why")) from failed
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """Network whose gradients are averaged over all processes."""
         if self.size == 1:
@@ -108,7 +135,11 @@ def joined(params: TrainParams) -> Iterator[World]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank, place = (int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK"))
-    _check(params, size, place)
+    of_several()
+    try:
+        _check(params, size, place)
+    except GaldError as error:  # the same in all processes of a machine, of which the first one speaks
+        raise error if place == 0 else told_elsewhere(error) from None
     device = torch.device("cuda", place) if params.device == "cuda" else torch.device("cpu")
     if size == 1:
         yield World(0, 1, device)
@@ -157,9 +188,10 @@ def _store_of_this_life(rank: int, size: int) -> Store:
 def _check(params: TrainParams, size: int, place: int) -> None:
     if params.device == "cuda" and not torch.cuda.is_available():
         raise GaldError("train.device is 'cuda', but torch finds no CUDA device; choose a suite with device 'cpu'")
-    if params.device == "cuda" and place >= torch.cuda.device_count():
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", place + 1))
+    if params.device == "cuda" and here > torch.cuda.device_count():
         raise GaldError(
-            f"process {place} of this machine has no GPU of its own, since it has {torch.cuda.device_count()}; lower "
+            f"{here} processes on this machine need a GPU each, and it has {torch.cuda.device_count()}; lower "
             "torchrun's --nproc-per-node"
         )
     parts = size * params.micro_batches

@@ -28,6 +28,7 @@ from gald.train.recipe import Line, as_table, effective_recipe, refuse_departure
 from gald.train.start import build_state, keeper, take_over
 from gald.train.task import Task, stop_early, task_of
 from gald.train.validation import Validation, drop_other_bests
+from gald.train.voices import told_elsewhere
 from gald.watch import watched
 
 _LOG = logging.getLogger("gald.train")
@@ -76,22 +77,25 @@ def train(run: Run, *, store: Store = "auto") -> None:
         except RuntimeError as error:
             if world.size == 1 or not lost_peer(error):
                 raise
-            raise TrainingInterrupted(
-                f"process {world.rank} of {world.size} lost another one, whose own message says why; started again, "
-                "they go on from the last checkpoint"
-            ) from error
+            lost = TrainingInterrupted(
+                "another process is gone, and says why unless it was killed; started again, they go on from the last "
+                "checkpoint"
+            )
+            raise lost if world.first else told_elsewhere(lost) from error
 
 
 def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None]) -> None:
     params = run.params.train
-    task = task_of(run, store)
-    task.split.check_store(partial(stop_early, reason))
+    with world.together():
+        task = task_of(run, store)
+        task.split.check_store(partial(stop_early, reason))
     if world.first:
         paths.run_json(run.name).unlink(missing_ok=True)  # it promises weights that are about to change
     state = build_state(task, world)
     recipe = effective_recipe(run, state.model, len(task.split), world)
     _tell(run, recipe, world)
-    refuse_departures(run, recipe)
+    with world.together():
+        refuse_departures(run, recipe)
     origins = take_over(task, state, world)
     if world.first:
         follow.announce(run, task.identity, task.code, [origin["code"] for origin in origins])

@@ -31,10 +31,11 @@ def build_state(task: Task, world: World) -> State:
     """Build network and optimiser, with freshly drawn or pretrained weights; equal in every process."""
     model_params, params = task.run.params.model, task.run.params.train
     torch.manual_seed(params.seed)
-    model = build_segmentor(model_params, len(task.classes)).to(world.device)
-    model = synchronised(channels_last(model) if params.channels_last else model, world, params)
-    if params.activation_checkpointing:
-        recompute_blocks(model.backbone)
+    with world.together():
+        model = build_segmentor(model_params, len(task.classes)).to(world.device)
+        model = synchronised(channels_last(model) if params.channels_last else model, world, params)
+        if params.activation_checkpointing:
+            recompute_blocks(model.backbone)
     average = None if params.average_decay is None else Average(model, params.average_decay)
     network = world.wrap(model)
     if params.compile:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gald import files
 from gald.datasets._reader import PreparedSplit
-from gald.inference import channels_last, for_prediction, predict
-from gald.metrics import Scores, confusion_matrix, scores
+from gald.inference import channels_last, for_prediction, predict, predict_on_device
 from gald.models import weights
 from gald.models.segmentor import Segmentor
 from gald.params import Run
@@ -22,13 +22,16 @@ from gald.train.loop import State
 from gald.train.parallel import World
 from gald.transforms import resize_image
 
+if TYPE_CHECKING:
+    from gald.metrics import Scores
+
 _BEST = "best-{:09d}.safetensors"
 
 
 class Validation:
     """Scores a training's weights, and keeps the best ones.
 
-    Images are scored whole, as the evaluation does it; processes share them, and their counts are added up. What is
+    Images are scored by the evaluation's protocol; processes share them, and their counts are added up. What is
     scored are the weights that would be published now: with a moving average, the average.
 
     Parameters
@@ -74,18 +77,28 @@ class Validation:
 
     def of(self, model: Segmentor) -> Scores:
         """Score a network, which stays as it is."""
+        from gald.metrics import scores  # with SciPy, for which a training that is not validated need not wait
+
         return scores(self._confusion(model))
 
-    def _confusion(self, model: Segmentor) -> Any:
+    def _confusion(self, model: Segmentor) -> NDArray[np.int64]:
+        from gald.metrics import confusion_matrix, confusion_on_device
+
         num_classes, size = model.num_classes, self._run.params.evaluate.image_size
-        counts = np.zeros((num_classes, num_classes), np.int64)
+        protocol = self._run.params.evaluate.protocol
+        counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=self._world.device)
         model = for_prediction(model)
         for index in range(self._world.rank, self._count, self._world.size):
             sample = self._split.verified(index)
             image = sample.image if size is None else resize_image(sample.image, size)
-            prediction = predict(model, image, (sample.mask.shape[0], sample.mask.shape[1]))
-            counts += confusion_matrix(sample.mask, prediction, num_classes)
-        return self._world.total(torch.from_numpy(counts).to(self._world.device)).cpu().numpy()
+            shape = (sample.mask.shape[0], sample.mask.shape[1])
+            if counts.device.type == "cuda":
+                mask = torch.from_numpy(sample.mask).to(counts.device)
+                counts += confusion_on_device(mask, predict_on_device(model, image, shape, protocol), num_classes)
+            else:
+                found = confusion_matrix(sample.mask, predict(model, image, shape, protocol), num_classes)
+                counts += torch.from_numpy(found)
+        return self._world.total(counts).cpu().numpy()
 
 
 def published(model: Segmentor, average: Average | None) -> Segmentor:

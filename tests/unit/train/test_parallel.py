@@ -47,6 +47,7 @@ for name in wanted:
 """
 RECIPE: dict[str, Any] = {"batch_norm": "frozen", "max_iters": 10, "warmup_iters": 2, "log_every": 4}
 ENDLESS = {**RECIPE, "max_iters": 100_000, "checkpoint_every": 2, "log_every": 3}
+LOSS = {"threshold": 0.7, "min_kept": 100000, "class_weights": None, "label_smoothing": 0.0}
 NO_DROPOUT = {"aux_head": {"channels": 8, "relu": True, "dropout": 0.0}}
 
 
@@ -60,7 +61,8 @@ class Job:
         self.log = Path(log)
         given = json.dumps({run.name: run.params.model_dump(mode="json") for run in wanted})
         command = [sys.executable, "-m", "torch.distributed.run", *options, f"--nproc-per-node={processes}"]
-        environment = os.environ | {"PYTHONPATH": str(Path(gald.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        folders = f"{Path.cwd()}:{Path(gald.__file__).parents[1]}"  # the first one for a sitecustomize.py
+        environment = os.environ | {"PYTHONPATH": folders, "OMP_NUM_THREADS": "1"}
         with self.log.open("w") as file:
             self.agent = subprocess.Popen(
                 [*command, "child.py", given], stderr=file, stdout=file, env=environment, start_new_session=True
@@ -148,6 +150,15 @@ def record(run: Run) -> dict[str, Any]:
     return found
 
 
+def told(log: str) -> list[str]:
+    """What processes say of how they ended; torchrun's own report left out."""
+    return re.findall(r"^(?:process \d of \d: )?gald train: .*", log, re.MULTILINE)
+
+
+def stops(log: str) -> list[str]:
+    return re.findall(r"stopped after iteration .*", log)
+
+
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(make_run: Callable[..., Run], start: Callable[..., Job]) -> None:
     def variants(prefix: str) -> list[Run]:
@@ -199,26 +210,26 @@ def assert_unbroken(broken: Run, unbroken: Run) -> None:
 def test_a_job_goes_on_after_a_signal_and_after_the_death_of_a_process(
     make_run: Callable[..., Run], start: Callable[..., Job]
 ) -> None:
-    names = ["unbroken", "told", "killed"]
-    unbroken, told, killed = (make_run(f"mini/camvid/{name}-seed0", train=BREAKABLE) for name in names)
+    names = ["unbroken", "signalled", "killed"]
+    unbroken, signalled, killed = (make_run(f"mini/camvid/{name}-seed0", train=BREAKABLE) for name in names)
     job = start(unbroken)
     assert "rank 0 ends with 0" in job.end()
 
-    job = start(told)
-    job.wait_for(lambda: checkpoints(told))
+    job = start(signalled)
+    job.wait_for(lambda: checkpoints(signalled))
     os.kill(job.workers()[1], signal.SIGTERM)
     log = job.end()
     assert job.agent.returncode != 0
-    assert not paths.run_json(told.name).exists()
-    assert "because it was sent SIGTERM; the same command goes on" in log
-    assert "because another process was told to stop; the same command goes on" in log
+    assert not paths.run_json(signalled.name).exists()
+    assert told(log) == [f"process 0 of 2: gald train: {line}" for line in stops(log)], log
+    assert "because of process 1: it was sent SIGTERM; the same command goes on" in log
     stopped = int(re.findall(r"stopped after iteration (\d+) of 60", log)[0])
-    assert checkpoints(told)[-1] == stopped
+    assert checkpoints(signalled)[-1] == stopped
     assert "ends with 75" in log
-    job = start(told)
+    job = start(signalled)
     log = job.end()
     assert f"going on from iteration {stopped} of 60" in log
-    assert_unbroken(told, unbroken)
+    assert_unbroken(signalled, unbroken)
 
     job = start(killed, options=("--standalone", "--max-restarts=1"))
     job.wait_for(lambda: checkpoints(killed))
@@ -252,10 +263,11 @@ def test_a_process_that_fails_takes_the_others_down_and_its_message_is_the_only_
     log = job.end(20)
     assert time.monotonic() - began < 15
     assert job.agent.returncode != 0
-    told = re.findall(r"^gald train: .*", log, re.MULTILINE)
-    assert any("scene03" in line for line in told)
-    assert 1 <= len(told) <= 2  # a batch over the end of an epoch may hold the sample twice
-    assert all("scene03" in line or "of 2 lost another one" in line for line in told)
+    reasons = [line for line in told(log) if "another process is gone" not in line]
+    assert reasons
+    assert all(re.match(r"process \d of 2: gald train: sample train/scene03: ", line) for line in reasons)
+    assert len(reasons) <= 2  # a batch over the end of an epoch may hold the sample twice
+    assert len(told(log)) <= len(reasons) + 1
     assert not re.search(r"File .*gald/train", log)  # no traceback but the agent's own
     assert checkpoints(run)[-1] >= stopped
     assert not paths.run_json(run.name).exists()
@@ -274,8 +286,8 @@ def test_another_number_of_processes_goes_on_and_two_machines_do(
     machines[0].wait_for(lambda: checkpoints(run))
     for machine in machines:
         machine.agent.send_signal(signal.SIGTERM)
-    for machine in machines:
-        assert "the same command goes on" in machine.end()
+    logs = [machine.end() for machine in machines]
+    assert sum(log.count("the same command goes on") for log in logs) == 1  # of the first process, wherever it is
     stopped = checkpoints(run)[-1]
     assert 0 < stopped < 60
     train(run)
@@ -320,3 +332,100 @@ def test_synchronised_norms_on_two_gpus_see_what_one_sees(
     train(alone)
     for line, other in zip(lines(shared), lines(alone), strict=True):
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-3)
+
+
+THREE = {**RECIPE, "batch_size": 6}
+
+
+@pytest.mark.slow
+def test_three_processes_learn_what_one_does_and_one_of_them_speaks(
+    make_run: Callable[..., Run], start: Callable[..., Job]
+) -> None:
+    ohem = {"loss": {**LOSS, "name": "ohem", "threshold": 0.05, "min_kept": 500}}
+    shared, mined = (
+        make_run(f"mini/camvid/{name}-seed0", train=THREE | change, model=NO_DROPOUT)
+        for name, change in (("shared", {}), ("mined", ohem))
+    )
+    alone, once = (
+        make_run(f"mini/camvid/{name}-seed0", train=THREE | change, model=NO_DROPOUT)
+        for name, change in (("alone", {}), ("once", ohem))
+    )
+    job = start(shared, mined, processes=3)
+    for run in (alone, once):
+        train(run)
+    log = job.end()
+    assert job.agent.returncode == 0, log
+    assert_close(shared, alone)
+    assert record(shared)["environment"]["processes"] == 3
+    for line in ("images are decoded while training", "training 10 iterations", "batches of 6 (3 x 2 x 1"):
+        assert log.count(line) == 2, log  # once for each run
+    assert "process 1" not in log
+    loss = {line["what"]: line["effective"] for line in record(mined)["recipe"]}["loss"]
+    assert loss == "OHEM, threshold 0.05, at least 500 pixels of the 2 samples that a device sees at once"
+    # 500 of two samples by each device are another choice than 500 of all six
+    assert lines(mined)[0]["main_loss"] != pytest.approx(lines(once)[0]["main_loss"], rel=1e-3)
+    assert tensors(mined).keys() == tensors(once).keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["loss", "code", "setup"])
+def test_of_three_processes_the_one_that_fails_says_why_and_only_it(
+    make_run: Callable[..., Run], start: Callable[..., Job], fault: str
+) -> None:
+    run = make_run(train={**THREE, "max_iters": 100_000})
+    Path("sitecustomize.py").write_text(FAULTS[fault])
+    job = start(run, processes=3)
+    began = time.monotonic()
+    log = job.end(40)
+    assert job.agent.returncode != 0
+    assert time.monotonic() - began < 30
+    assert job.workers_left() == []
+    spoken = [line for line in told(log) if "another process is gone" not in line]
+    if fault == "loss":
+        assert len(told(log)) == 1
+        assert re.match(r"process 2 of 3: gald train: iteration 4: the loss is inf .* on samples \S+, \S+; ", spoken[0])
+        assert log.count("not finite first: the loss itself") == 1
+        assert checkpoints(run) == []
+    elif fault == "code":
+        assert spoken == []
+        assert log.count("ZeroDivisionError: of process 1") == 1
+        assert log.count("in train_one_iteration") <= 1  # the traceback is that of one process
+    else:
+        assert spoken == told(log)
+        assert len(spoken) == 1
+        assert re.match(r"process 1 of 3: gald train: no samples on this machine", spoken[0])
+
+
+FAULTS = {
+    "loss": """
+import os
+if os.environ.get("RANK") == "2":
+    from gald.train import loop
+    real, seen = loop.segmentation_loss, []
+    def explode(*given, **options):
+        losses = real(*given, **options)
+        seen.append(0)
+        return losses._replace(total=losses.total * float("inf")) if len(seen) >= 4 else losses
+    loop.segmentation_loss = explode
+""",
+    "code": """
+import os
+if os.environ.get("RANK") == "1":
+    from gald.train import loop
+    real = loop.train_one_iteration
+    def fail(state, batch, params, iteration, *rest):
+        if iteration == 3:
+            raise ZeroDivisionError("of process 1")
+        return real(state, batch, params, iteration, *rest)
+    loop.train_one_iteration = fail
+""",
+    "setup": """
+import os
+if os.environ.get("RANK") == "1":
+    from gald.errors import DatasetError
+    from gald.train import run
+    def fail(*_):
+        raise DatasetError("no samples on this machine")
+    run.task_of = fail
+""",
+}

@@ -67,9 +67,11 @@ def test_scores_are_the_evaluations_and_change_no_bit(make_run: Callable[..., Ru
     found = curve(run)
     assert list(found) == [8, 16, 24, 30]
     evaluate(run)
-    assert json.loads(paths.metrics(run.name).read_text())["mean_iou"] == found[30]
+    assert json.loads(paths.metrics(run.name).read_text())["scores"]["mean_iou"] == found[30]
     last = history.read(paths.history(run.name))[-1]
-    assert json.loads(paths.metrics(run.name).read_text())["pixel_accuracy"] == last["validation_pixel_accuracy"]
+    assert (
+        json.loads(paths.metrics(run.name).read_text())["scores"]["pixel_accuracy"] == last["validation_pixel_accuracy"]
+    )
 
 
 def test_the_best_is_kept_but_is_not_what_is_reported(
@@ -102,7 +104,7 @@ def test_the_best_is_kept_but_is_not_what_is_reported(
     model = gald.load(file).state_dict()
     assert all(value.equal(kept.tensors["model"][name]) for name, value in model.items())
     evaluate(run)
-    scored = json.loads(paths.metrics(run.name).read_text())["mean_iou"]
+    scored = json.loads(paths.metrics(run.name).read_text())["scores"]["mean_iou"]
     assert scored == score(run, paths.weights(run.name))
 
 

@@ -1,0 +1,41 @@
+"""Who speaks when several processes train together: the first one, and of a failure the one that failed.
+
+What happens to all is told by the first process. The others tell only what is wrong with themselves, under their rank;
+and an end that another process explains is no news.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TypeVar
+
+E = TypeVar("E", bound=Exception)
+_LOGGERS = ("gald", "gald.train", "gald.models")  # each by itself: a logger's filter does not see what children log
+_TOLD = "_told_elsewhere"
+
+
+def of_several() -> None:
+    """Let the log messages of this process be those of one of several, if torchrun says that it is one."""
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_speak)  # adding one twice does nothing
+
+
+def told_elsewhere(error: E) -> E:
+    """Mark an error whose cause another process tells: it ends this one without a word."""
+    setattr(error, _TOLD, True)
+    return error
+
+
+def _speak(record: logging.LogRecord) -> bool:
+    """Drop what another process tells, and say whose the rest is."""
+    rank, size = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if size == 1:
+        return True
+    arguments = record.args if isinstance(record.args, tuple) else ()
+    if any(getattr(argument, _TOLD, False) for argument in arguments):
+        return False
+    if rank == 0 and record.levelno < logging.ERROR:
+        return True
+    record.msg = f"process {rank} of {size}: {record.msg}"
+    return record.levelno >= logging.WARNING
