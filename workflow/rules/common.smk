@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 import sys
 from functools import wraps
 from pathlib import Path
@@ -32,7 +33,13 @@ wildcard_constraints:
 # a Snakemake that dies in its first seconds would be gone before it can look.
 beside = shlex.quote(str(Path(sys.executable).parent))
 shell.prefix(f"PATH={beside}:$PATH; export GALD_PARENT=$PPID; ")
-workflow.register_resource("gpu", graph.gpus())
+# Devices are shared out on this machine only: those of a login node would cap what a cluster's jobs ask for. There the
+# profile says how many (`resources: gpu=...`), and a job has what it was given.
+if workflow.is_main_process and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", graph.gpus())
+# A cluster warns every process of a job ahead of its time limit. The training answers; Snakemake, which waits for it,
+# would die, and the job would be over before the checkpoint is written.
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def plainly(function):
@@ -79,6 +86,12 @@ def objects_of(wildcards):
 
 def gpus_of(wildcards):
     return int(run_of(wildcards).params.train.device == "cuda")
+
+
+def cpus_of(wildcards):
+    # What a cluster reserves; here the loader's threads take whatever is left.
+    params = run_of(wildcards).params.train
+    return params.threads + params.workers
 
 
 @plainly

@@ -13,12 +13,14 @@ rule train:
         f"logs/train/{RUN}.log",
     benchmark:
         f"logs/benchmarks/train/{RUN}.tsv"
-    retries: 1
+    # Not within the job of a cluster, whose time may be up: the Snakemake that submitted it submits it again.
+    retries: int(workflow.is_main_process)
     conda:
         "../envs/gald.yaml"
     threads: lambda wildcards: run_of(wildcards).params.train.threads
     resources:
         gpu=gpus_of,
+        cpus_per_task=cpus_of,
     params:
         sections=lambda wildcards: run_of(wildcards).train_json,
         digest=lambda wildcards: run_of(wildcards).digest(),
