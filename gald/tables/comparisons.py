@@ -16,8 +16,8 @@ from gald.tables.significance import holm
 from gald.tables.statistics import MIN_SEEDS, difference, points, verdict
 
 FAMILY = (
-    "Corrected: p values corrected as in Holm (1979) among the {count} comparisons that are not the main one; each is "
-    "the t test's, from six seeds on the larger one of it and of the sign-flip test's."
+    "Rows are called higher or lower by p values that are corrected as in Holm (1979) among the {count} comparisons "
+    "other than the main one; each is the t test's, from six seeds on the larger of it and the sign-flip test's."
 )
 
 

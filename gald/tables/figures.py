@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # black, which vanish on a light and on a dark page; then two of Paul Tol's muted scheme for long tables.
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#882255", "#999933")
 INK = "#33404d"
-_WIDTH = 9.2  # inches
-_SMALLEST_SPAN = 5.0  # points of percent that an axis of scores shows at least
+WIDTH = 9.2  # inches
+SMALLEST_SPAN = 5.0  # points of percent that an axis of scores shows at least
 _RULES = """<style>@media (prefers-color-scheme: dark) {
  [style*="fill: #33404d"] { fill: #c9d3dd !important; }
  [style*="stroke: #33404d"] { stroke: #c9d3dd !important; }
@@ -89,7 +89,7 @@ def scores_svg(content: Content) -> bytes | None:
     if not columns:
         return None
     heights = [1.0 + 0.34 * sum(line.dataset == name for line in content.lines) for name in content.datasets]
-    figure = _figure(_WIDTH, sum(heights))
+    figure = new_figure(WIDTH, sum(heights))
     grid = figure.subplots(
         len(heights), len(columns), squeeze=False, sharex="col", sharey="row", gridspec_kw={"height_ratios": heights}
     )
@@ -101,7 +101,7 @@ def scores_svg(content: Content) -> bytes | None:
     for axes, column in zip(grid[-1], columns, strict=True):
         axes.set_xlabel(SCORES[column])
         _widen(axes)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _score_panel(axes: Axes, content: Content, lines: list[Line], column: str) -> None:
@@ -125,7 +125,7 @@ def _score_panel(axes: Axes, content: Content, lines: list[Line], column: str) -
 def _widen(axes: Axes) -> None:
     """Give the scale some points at least: a plot that zooms in until noise fills it misleads."""
     low, high = axes.get_xlim()
-    missing = max(0.0, _SMALLEST_SPAN - (high - low))
+    missing = max(0.0, SMALLEST_SPAN - (high - low))
     axes.set_xlim(low - missing / 2, high + missing / 2)
 
 
@@ -146,7 +146,7 @@ def loss_svg(content: Content) -> bytes | None:
         return None
     across = min(len(datasets), 3)
     down = math.ceil(len(datasets) / across)
-    figure = _figure(_WIDTH, (2.5 if across > 1 else 3.0) * down)
+    figure = new_figure(WIDTH, (2.5 if across > 1 else 3.0) * down)
     panels = list(figure.subplots(down, across, squeeze=False).flat)
     for axes, dataset in zip(panels, datasets, strict=False):
         lines = [line for line in content.lines if line.dataset == dataset]
@@ -163,7 +163,7 @@ def loss_svg(content: Content) -> bytes | None:
     }
     where: Any = "outside right upper" if across == 1 else "outside lower center"
     figure.legend(handles.values(), handles.keys(), loc=where, ncols=1 if across == 1 else 3, frameon=False, fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _loss_lines(axes: Axes, curves: list[list[tuple[float, float]]], ink: str, label: str) -> None:
@@ -180,13 +180,15 @@ def read_history(path: Path) -> list[tuple[float, float]]:
         return [(float(entry["iteration"]), float(entry["loss"])) for entry in csv.DictReader(file)]
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Make an empty figure of some inches."""
     from matplotlib.figure import Figure  # not pyplot: no global figures to leak, no window system to look for
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _svg(figure: Figure) -> bytes:
+def svg(figure: Figure) -> bytes:
+    """Spell a figure as an SVG document whose bytes depend on what is drawn alone."""
     out = io.BytesIO()
     figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = out.getvalue().decode()

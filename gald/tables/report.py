@@ -14,6 +14,7 @@ from gald.params import Suite
 from gald.tables import figures, gallery
 from gald.tables.collect import collect
 from gald.tables.content import Content, Line, Measured
+from gald.tables.curves import curves_svg
 from gald.tables.page import page, table_view
 from gald.tables.significance import MIN_FLIPS
 from gald.tables.statistics import MIN_SEEDS, points, spread
@@ -62,24 +63,22 @@ def build_report(suite: Suite) -> None:
 
 
 def _draw_plots(folder: Path, content: Content) -> list[dict[str, str]]:
-    plots = (
-        (
-            "scores",
-            figures.scores_svg(content),
-            "Dot: mean over seeds. Bar: one standard deviation each way. Tick: a seed.",
-        ),
-        (
-            "loss",
-            figures.loss_svg(content) if content.columns else None,
-            "Training loss, a line for each run, on a logarithmic scale.",
-        ),
-    )
+    plots = [("scores", *_scores_plot(content))]
+    if content.columns:
+        text = "Training loss, a line for each run, on a logarithmic scale."
+        plots.append(("loss", figures.loss_svg(content), text))
     shown = []
-    for name, svg, text in plots:
-        if svg is not None:
-            write_bytes(folder / f"{content.name}-{name}.svg", svg)
+    for name, drawn, text in plots:
+        if drawn is not None:
+            write_bytes(folder / f"{content.name}-{name}.svg", drawn)
             shown.append({"file": f"figures/{content.name}-{name}.svg", "text": text})
     return shown
+
+
+def _scores_plot(content: Content) -> tuple[bytes | None, str]:
+    if content.layout == "scores":
+        return curves_svg(content), "Dot: mean over seeds. Bar: one standard deviation each way."
+    return figures.scores_svg(content), "Dot: mean over seeds. Bar: one standard deviation each way. Tick: a seed."
 
 
 def _runs(contents: Iterable[Content]) -> list[Measured]:

@@ -265,7 +265,7 @@ def test_a_table_may_compare_further_pairs_in_every_score(suite):
     assert "| Parameters (M) | 1.23 | 1.23 |  |" in text
     assert "| n (seeds) | 3 | 3 |  |" in text
     assert "| mIoU (%) | 63.0 ± 3.6 | 66.0 ± 4.6 | +3.0, not distinguishable |" in text
-    assert "among the 2 comparisons that are not the main one" in text
+    assert "among the 2 comparisons other than the main one" in text
     both = [one.adjusted for one in collect(dataclasses.replace(suite, tables=(table,)), "components").others]
     assert both == pytest.approx([2 * t_test([0.02, 0.03, 0.04])] * 2)
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ from gald.errors import StaleMetrics
 from gald.files import write_json
 from gald.tables import figures
 from gald.tables.collect import collect
+from gald.tables.curves import curves_svg
 from gald.tables.report import build_report
 from tests.unit.tables.conftest import write_pictures, write_run
 
@@ -158,3 +160,38 @@ def test_no_history_means_no_loss_plot(suite):
     for run in suite.runs:
         paths.history_csv(run.name).unlink()
     assert figures.loss_svg(collect(suite, "components")) is None
+
+
+FAMILIES = ("mean_iou", "trimap_mean_iou_1", "trimap_mean_iou_3", "object_found_1", "object_found_2")
+
+
+def test_families_of_scores_are_drawn_as_curves(suite, monkeypatch):
+    from matplotlib.axes import Axes
+
+    drawn = []
+    plain = Axes.errorbar
+
+    def errorbar(self, places, means, **more):
+        drawn.append((list(means), more["yerr"], more["label"]))
+        return plain(self, places, means, **more)
+
+    monkeypatch.setattr(Axes, "errorbar", errorbar)
+    for run in suite.runs:
+        write_run(run, 0.6, boundary=0.5 + 0.01 * run.seed, scores={"object_found_2": None})
+    table = suite.tables[0].model_copy(update={"layout": "scores", "columns": FAMILIES})
+    content = collect(dataclasses.replace(suite, tables=(table,)), "components")
+    plot = curves_svg(content)
+    assert plot is not None
+    assert plot == curves_svg(content)
+    trimap, found = drawn[0], drawn[2]
+    assert trimap == (pytest.approx([40, 51]), pytest.approx([0, 1]), "GA")
+    assert found[0] == pytest.approx([40])  # what no run could score is left out
+    table = table.model_copy(update={"columns": ("mean_iou", "trimap_mean_iou_3")})
+    assert curves_svg(collect(dataclasses.replace(suite, tables=(table,)), "components")) is None
+
+
+def test_a_report_of_a_table_with_scores_as_lines(suite):
+    table = suite.tables[0].model_copy(update={"layout": "scores", "columns": FAMILIES})
+    build_report(dataclasses.replace(suite, tables=(table,)))
+    assert (paths.figures("tiny") / "components-scores.svg").exists()
+    assert "<th>Score</th>" in paths.index("tiny").read_text()
