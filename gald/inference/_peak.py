@@ -15,7 +15,7 @@ _REACH = 3  # features beyond those that lie within a block, on account of both 
 def peak_bytes(num_classes: int, image_size: Size, size: Size, stride: int, protocol: ProtocolParams) -> int:
     """Bound the host memory that one prediction on a CPU holds at a time, beyond the network's own.
 
-    The network's own are its weights and what it makes between its input and its logits. Small tables (the resizing
+    The network's own are its weights and what it makes of its input, logits included. Small tables (the resizing
     matrices of both sides, under 5 MB for sides of 4096 pixels) are not counted.
 
     Parameters
@@ -34,16 +34,16 @@ def peak_bytes(num_classes: int, image_size: Size, size: Size, stride: int, prot
     -------
     int
         Bytes, the larger of two sums. While the network runs at a scale: the scores of this and larger scales, the
-        scaled image twice (uint8), and a batch of tiles as bytes, as floats (twice with padding or mirroring) and as
-        logits (twice with mirroring). While classes are chosen: the scores of all scales, the prediction and the
-        blocks. The scores of a scale are 4 bytes x K x features of all its tiles, twice where probabilities are
-        averaged over mirror images; a tile has ceil(height / stride) x ceil(width / stride) features.
+        scaled image (uint8), and a batch of tiles as bytes and as floats (twice with padding). While classes are
+        chosen: the scores of all scales, the prediction and the blocks. The scores of a scale are 4 bytes x K x
+        features of all its tiles, twice where probabilities are averaged over mirror images; a tile has
+        ceil(height / stride) x ceil(width / stride) features.
 
     Examples
     --------
     >>> whole = ProtocolParams(name="whole", window=None, overlap=0.0, average="logits", scales=(1.0,), flip=False)
     >>> peak_bytes(19, (1024, 2048), (1024, 2048), 8, whole) / 1e6
-    49.020928
+    40.239104
     """
     apart = 2 if protocol.flip and protocol.average == "probabilities" else 1
     held = peak = 0
@@ -52,16 +52,15 @@ def peak_bytes(num_classes: int, image_size: Size, size: Size, stride: int, prot
         tiles = len(plan.rows) * len(plan.columns)
         of_tile = _FLOAT * num_classes * math.prod(math.ceil(side / stride) for side in plan.tile)
         held += apart * tiles * of_tile
-        peak = max(peak, held + _running(plan, of_tile, tiles, mirrored=protocol.flip))
+        peak = max(peak, held + _running(plan, tiles))
     return max(peak, held + math.prod(size) + _choosing(num_classes, image_size, size, stride, protocol))
 
 
-def _running(plan: Grid, of_tile: int, tiles: int, *, mirrored: bool) -> int:
-    """Bytes of the image, a batch of tiles and its logits."""
+def _running(plan: Grid, tiles: int) -> int:
+    """Bytes of the image and of a batch of tiles."""
     together = min(tiles, batch(plan.tile, "cpu"))
-    copies = 2 if mirrored or plan.covered != plan.tile else 1
-    pixels = 3 * together * (math.prod(plan.covered) + copies * _FLOAT * math.prod(plan.tile))
-    return 2 * 3 * math.prod(plan.image) + pixels + together * of_tile + (of_tile if mirrored else 0)
+    floats = math.prod(plan.tile) * (1 if plan.covered == plan.tile else 2)
+    return 3 * (math.prod(plan.image) + together * (math.prod(plan.covered) + _FLOAT * floats))
 
 
 def _choosing(num_classes: int, image_size: Size, size: Size, stride: int, protocol: ProtocolParams) -> int:

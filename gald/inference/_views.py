@@ -49,34 +49,35 @@ def views(model: Segmentor, image: NDArray[np.uint8], size: Size, protocol: Prot
 
 def _view(model: Segmentor, image: NDArray[np.uint8], plan: Grid, size: Size, protocol: ProtocolParams) -> View:
     device = model.mean.device
-    pixels = torch.from_numpy(np.array(image)).to(device)
+    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).to(device)  # a copy for torch's sake alone
     scores = _Scores(plan, protocol)
     places = [(row, column) for row in range(len(plan.rows)) for column in range(len(plan.columns))]
     together = batch(plan.tile, device.type)
     for first in range(0, len(places), together):
         some = places[first : first + together]
-        inputs = _inputs(model, pixels, plan, some)
-        scores.put(some, model(inputs, full_size=False).logits, mirrored=False)
-        if protocol.flip:
-            inputs = inputs.flip(-1)
-            scores.put(some, model(inputs, full_size=False).logits, mirrored=True)
-        del inputs  # before the next ones are made
+        for mirrored in (False, True) if protocol.flip else (False,):  # one after the other, so that only one is held
+            logits = model(_inputs(model, pixels, plan, some, mirrored=mirrored), full_size=False).logits
+            scores.put(some, logits, mirrored=mirrored)
+            del logits
     height, width = scores.tile
     vertical = Axis(plan.image[0], plan.tile[0], plan.rows, height, size[0], model.align_corners)
     horizontal = Axis(plan.image[1], plan.tile[1], plan.columns, width, size[1], model.align_corners)
     return View(tuple(scores.layers), vertical, horizontal)
 
 
-def _inputs(model: Segmentor, pixels: Tensor, plan: Grid, places: list[tuple[int, int]]) -> Tensor:
+def _inputs(model: Segmentor, pixels: Tensor, plan: Grid, places: list[Size], *, mirrored: bool) -> Tensor:
     """Tiles (n, 3, H, W); what an image lacks is the mean colour, which the network's normalisation makes 0."""
     height, width = plan.covered
     corners = [(plan.rows[row], plan.columns[column]) for row, column in places]
-    inputs = as_input(torch.stack([pixels[top : top + height, left : left + width] for top, left in corners]))
+    tiles = [pixels[top : top + height, left : left + width] for top, left in corners]
+    shown = torch.stack(tiles) if len(tiles) > 1 else tiles[0][None]
+    inputs = as_input(shown.flip(2) if mirrored else shown)  # bytes are mirrored, not floats
     if plan.covered == plan.tile:
         return inputs
     padded = inputs.new_empty((len(places), 3, *plan.tile)).to(memory_format=torch.channels_last)
     padded.copy_(model.mean.expand_as(padded))
-    padded[:, :, :height, :width] = inputs
+    left = plan.tile[1] - width if mirrored else 0
+    padded[:, :, :height, left : left + width] = inputs
     return padded
 
 
@@ -99,12 +100,13 @@ class _Scores:
             self.layers = [logits.new_empty(shape) for _ in range(self._count)]
         height, width = self.tile
         for (row, column), of_tile in zip(places, logits, strict=True):
-            values = (of_tile.flip(-1) if mirrored else of_tile).transpose(0, 1)
             layer = self.layers[mirrored if self._count == 2 else 0]
             target = layer[row * height : (row + 1) * height, :, column * width : (column + 1) * width]
-            if self._to_base_2:
-                torch.mul(values, LOG2_E, out=target)
-            elif mirrored:
-                target.add_(values)
-            else:
-                target.copy_(values)
+            for line, values in zip(target, of_tile.transpose(0, 1), strict=True):  # a copy mirrored back stays small
+                values = values.flip(-1) if mirrored else values
+                if self._to_base_2:
+                    torch.mul(values, LOG2_E, out=line)
+                elif mirrored:
+                    line.add_(values)
+                else:
+                    line.copy_(values)
