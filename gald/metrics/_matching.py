@@ -52,7 +52,9 @@ def match(points: Mask, others: Mask, widths: tuple[int, ...], num_labels: int) 
             break
         order = np.arange(256, dtype=np.uint8)
         order[:num_labels] = np.random.default_rng(seed).permutation(num_labels)
-        lower, upper = _bounds(order[points.ravel()[places]], cv2.LUT(others, order), widths, places)
+        lower, upper = _bounds(
+            order[points.ravel()[places]], np.asarray(cv2.LUT(others, order), np.uint8), widths, places
+        )
         reached.ravel()[places] = lower = np.maximum(lower, reached.ravel()[places])
         found[places] = upper = np.minimum(upper, found[places])
         places = places[lower != upper]

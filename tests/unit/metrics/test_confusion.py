@@ -1,11 +1,11 @@
-import time
-
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gald.metrics import boundary_band, confusion_matrix, scores
+from gald.metrics import _tally, confusion_matrix, confusion_on_device, scores
+from tests.unit.metrics.scenes import drawn_pair
 
 
 def test_confusion_by_hand() -> None:
@@ -27,12 +27,14 @@ def test_scores_by_hand() -> None:
     )  # the wrong pixel of class 3 counts against class 0, and class 3 is no zero
     assert found.mean_accuracy == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
     assert found.pixel_accuracy == 4 / 6
+    np.testing.assert_array_equal(found.accuracy, [2 / 3, 1 / 2, 1, np.nan, np.nan])
+    assert found.frequency_weighted_iou == pytest.approx((3 * 2 / 4 + 2 * 1 / 2 + 1) / 6)
     assert found.absent == (3, 4)
 
 
 def test_nothing_counted_is_nan_not_zero() -> None:
     found = scores(np.zeros((2, 2), np.int64))
-    assert np.isnan([found.mean_iou, found.mean_accuracy, found.pixel_accuracy]).all()
+    assert np.isnan([found.mean_iou, found.mean_accuracy, found.pixel_accuracy, found.frequency_weighted_iou]).all()
     assert found.absent == (0, 1)
 
 
@@ -64,36 +66,40 @@ def test_ids_out_of_range_are_named() -> None:
         confusion_matrix(zeros, zeros[:1], 3)
 
 
-def test_band_by_hand() -> None:
-    truth = np.zeros((5, 6), np.uint8)
-    truth[:, 3:] = 1
-    one = boundary_band(truth, 1).astype(int)
-    two = boundary_band(truth, 2).astype(int)
-    assert one.tolist() == [[0, 0, 1, 1, 0, 0]] * 5
-    assert two.tolist() == [[0, 1, 1, 1, 1, 0]] * 5
+def test_counts_beyond_what_opencv_hands_out_stay_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tally, "_EXACT_PIXELS", 4)
+    truth, prediction = drawn_pair(3, 5)
+    expected = np.zeros((5, 5), np.int64)
+    known = truth != 255
+    np.add.at(expected, (truth[known], prediction[known]), 1)
+    np.testing.assert_array_equal(confusion_matrix(truth, prediction, 5), expected)
 
 
-def test_ignored_pixels_make_no_boundary_and_hide_none() -> None:
-    truth = np.array([[0, 0, 255, 0, 0, 255, 1, 1]], np.uint8)
-    assert boundary_band(truth, 1).tolist() == [[False] * 8]
-    assert boundary_band(truth, 2).astype(int).tolist() == [[0, 0, 0, 0, 1, 0, 1, 0]]
+def test_counting_where_asked_leaves_the_rest_unread() -> None:
+    truth, prediction = np.array([[0, 1, 7]], np.uint8), np.array([[0, 0, 9]], np.uint8)
+    where = np.array([[True, True, False]])
+    assert confusion_matrix(truth, prediction, 2, where=where).tolist() == [[1, 0], [1, 0]]
+    assert confusion_matrix(truth, prediction, 2, where=np.zeros((1, 3), bool)).tolist() == [[0, 0], [0, 0]]
 
 
-@given(st.integers(1, 6), st.integers(0, 2**32 - 1))
-def test_band_equals_a_naive_search(width: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    truth = rng.choice(np.array([0, 1, 254, 255], np.uint8), (7, 9), p=[0.6, 0.1, 0.1, 0.2])
-    naive = np.zeros(truth.shape, bool)
-    for (row, column), own in np.ndenumerate(truth):
-        near = truth[max(0, row - width) : row + width + 1, max(0, column - width) : column + width + 1]
-        naive[row, column] = own != 255 and ((near != own) & (near != 255)).any()
-    np.testing.assert_array_equal(boundary_band(truth, width), naive)
+@pytest.mark.parametrize("num_classes", [1, 19, 171, 255])
+def test_tensors_are_counted_alike(num_classes: int) -> None:
+    truth, prediction = drawn_pair(num_classes, num_classes)
+    expected = confusion_matrix(truth, prediction, num_classes)
+    for kind in (torch.uint8, torch.int64):
+        found = confusion_on_device(
+            torch.from_numpy(truth).to(kind), torch.from_numpy(prediction).to(kind), num_classes
+        )
+        assert found.dtype == torch.int64
+        np.testing.assert_array_equal(found.numpy(), expected)
 
 
-def test_counting_a_large_pair_is_quick() -> None:
-    rng = np.random.default_rng(0)
-    truth, prediction = (rng.integers(0, 19, (1024, 2048)).astype(np.uint8) for _ in range(2))
-    confusion_matrix(truth, prediction, 19)
-    began = time.perf_counter()
-    confusion_matrix(truth, prediction, 19)
-    assert time.perf_counter() - began < 0.25  # some 5 ms on a free core
+def test_tensors_out_of_range_are_refused() -> None:
+    zeros = torch.zeros(2, 2, dtype=torch.int64)
+    for truth, prediction in ((zeros + 7, zeros), (zeros - 1, zeros), (zeros, zeros + 3), (zeros, zeros + 255)):
+        with pytest.raises(ValueError, match="there are only 3 classes"):
+            confusion_on_device(truth, prediction, 3)
+    with pytest.raises(ValueError, match=r"\(2, 2\), the prediction \(1, 2\)"):
+        confusion_on_device(zeros, zeros[:1], 3)
+    assert confusion_on_device(zeros[:0], zeros[:0], 2).tolist() == [[0, 0], [0, 0]]
+    assert confusion_on_device(zeros + 255, zeros, 2).tolist() == [[0, 0], [0, 0]]
