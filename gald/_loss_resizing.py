@@ -36,24 +36,24 @@ class Resizing:
         self._vertical, self._horizontal = vertical.to(scores.device), horizontal.to(scores.device)
 
     def widened(self, scores: Tensor) -> Tensor:
-        """Scores (K, h, w) to base 2 at the new width, (h, K, W), the largest at each place of the old width 0."""
+        """Scores (M, K, h, w) to base 2 at the new width, (M, h, K, W), the largest at each old place 0."""
         scores = scores.to(self._horizontal.dtype)
-        relative = torch.sub(scores, scores.amax(0, keepdim=True)).mul_(LOG2_E).transpose(0, 1)
+        relative = torch.sub(scores, scores.amax(1, keepdim=True)).mul_(LOG2_E).transpose(1, 2)
         return torch.matmul(relative.contiguous(), self._horizontal.t())
 
     def narrowed(self, gradient: Tensor) -> Tensor:
-        """Gradient (K, h, w) of the scores from that of what `widened` makes of them, to base e."""
-        return torch.matmul(gradient, self._horizontal).transpose(0, 1)
+        """Gradient (M, K, h, w) of the scores from that of what `widened` makes of them, to base e."""
+        return torch.matmul(gradient, self._horizontal).transpose(1, 2)
 
     def rows(self, widened: Tensor, first: int, last: int, out: Tensor) -> None:
-        """Rows of the new height, (rows, K, W)."""
+        """Rows of the new height, (M, rows, K, W), of (M, h, K, W)."""
         weights, low, high = self._band(first, last)
-        torch.mm(weights, widened[low:high].flatten(1), out=out.flatten(1))
+        torch.bmm(weights.expand(len(out), -1, -1), widened[:, low:high].flatten(2), out=out.flatten(2))
 
     def add_rows(self, gradient: Tensor, first: int, last: int, of_rows: Tensor) -> None:
         """Add to the gradient of what `rows` was given."""
         weights, low, high = self._band(first, last)
-        gradient[low:high].flatten(1).addmm_(weights.t(), of_rows.flatten(1))
+        gradient[:, low:high].flatten(2).baddbmm_(weights.t().expand(len(of_rows), -1, -1), of_rows.flatten(2))
 
     def _band(self, first: int, last: int) -> tuple[Tensor, int, int]:
         low, high = self._lowest[first], self._highest[last - 1] + 1

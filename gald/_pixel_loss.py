@@ -1,7 +1,8 @@
 """Losses at the mask's size from scores at the features' size, without the logits of all pixels ever existing.
 
 Images are resized one by one, and strip by strip of rows; the loss and its gradient with respect to the scores are made
-in the same pass, while a strip is in the processor's cache. Every sum has a fixed order, on CUDA too.
+in the same pass, while a strip is in the processor's cache. Small images share a strip. Every sum has a fixed order, on
+CUDA too.
 
 Exponentials are powers of two, which vectorise where `exp` does not.
 """
@@ -16,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gald._loss_resizing import LOG2_E, Resizing
-from gald.errors import DatasetError
+from gald.errors import DatasetError, ModelError
 
 _STRIP_ELEMENTS = {"cpu": 1 << 19}  # 2 MiB: what one core keeps close; measured with 8, 19 and 171 classes
 _STRIP_ELEMENTS_ELSEWHERE = 1 << 24  # 64 MiB: enough work for one launch of a kernel
+_GROUP_STRIPS = 2  # strips that a group of small images takes: two threads share each operator
 _LN_2 = math.log(2)
 _IGNORED = 2.0  # stands for the probability of an ignored pixel: above all others
 
@@ -73,9 +74,10 @@ class PixelSums(torch.autograd.Function):
         return total, weight
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, of_total: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         """Scale the gradient that the forward pass has left."""
+        if torch.is_grad_enabled():  # torch's own refusal looks at `of_total` alone, and a penalty would be a constant
+            raise ModelError("the pixel loss can be differentiated once; leave out create_graph=True")
         (gradient,) = ctx.saved_tensors
         return (gradient * of_total.to(gradient.dtype)).to(ctx.dtype), None, None
 
@@ -93,18 +95,19 @@ def hard_pixels(probabilities: Tensor, hard: HardPixels) -> Tensor:
     Returns
     -------
     Tensor
-        bool, of the same shape. Where fewer than `min_kept` pixels count, all are kept.
+        bool, of the same shape. Where fewer than `min_kept` pixels count, all are kept. What is no number is hard, so
+        that a loss which has become none is seen.
     """
     values, kept = probabilities.flatten(), hard.min_kept
     if kept > values.numel():
         return torch.ones_like(probabilities, dtype=torch.bool)
     if probabilities.device.type != "cpu":
         smallest = values.topk(kept, largest=False, sorted=False).values.max()  # kthvalue has no fixed order there
-        return probabilities <= smallest.clamp(min=hard.threshold)
-    found = probabilities <= hard.threshold
+        return ~(probabilities > smallest.clamp(min=hard.threshold))
+    found = ~(probabilities > hard.threshold)
     if int(found.sum()) >= kept:
         return found
-    return probabilities <= float(np.partition(values.numpy(), kept - 1)[kept - 1])
+    return ~(probabilities > float(np.partition(values.numpy(), kept - 1)[kept - 1]))
 
 
 class _Batch:
@@ -121,19 +124,24 @@ class _Batch:
         elements = _STRIP_ELEMENTS.get(scores.device.type, _STRIP_ELEMENTS_ELSEWHERE)
         rows = min(height, max(1, elements // (self.classes * width)))
         self.bands = [(first, min(first + rows, height)) for first in range(0, height, rows)]
-        self.buffer = scores.new_empty((rows, self.classes, width), dtype=self.dtype)
+        images = _GROUP_STRIPS * elements // (self.classes * width * max(height, scores.shape[2]))
+        if images > 1 and len(mask):
+            images = -(-len(mask) // -(-len(mask) // images))  # groups of one size, nearly
+        images = max(1, images)
+        self.groups = [slice(first, first + images) for first in range(0, len(mask), images)]
+        self.buffer = scores.new_empty((images * rows, self.classes, width), dtype=self.dtype)
 
     def true_probabilities(self) -> Tensor:
         """Probability of each pixel's true class (N, H, W), above 1 where the pixel is ignored."""
         found = torch.empty(self.mask.shape, dtype=self.dtype, device=self.mask.device)
-        for image, scores in enumerate(self.scores):
-            widened = self._widened(scores)
+        for group in self.groups:
+            widened = self._widened(self.scores[group])
             for first, last in self.bands:
                 logits = self._logits(widened, first, last)
-                target, valid = self._target(image, first, last)
+                target, valid = self._target(self.mask[group, first:last])
                 of_target = logits.gather(1, target).exp2_()
                 share = of_target.div_(logits.exp2_().sum(1, keepdim=True))
-                found[image, first:last] = share.masked_fill_(~valid, _IGNORED).squeeze(1)
+                found[group, first:last] = share.masked_fill_(~valid, _IGNORED).view(len(widened), last - first, -1)
         return found
 
     def sums(self, kept: Tensor | None, *, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -141,47 +149,54 @@ class _Batch:
         total = torch.zeros((), dtype=torch.float64, device=self.mask.device)
         weight = torch.zeros_like(total)
         gradient = torch.empty_like(self.scores, dtype=self.dtype) if with_gradient else None
-        for image, scores in enumerate(self.scores):
-            widened = self._widened(scores)
-            # (h, K, W), or without resizing what is asked for itself, with its axes in that order
+        for group in self.groups:
+            widened = self._widened(self.scores[group])
+            # (m, h, K, W), or without resizing what is asked for itself, with its axes in that order
             of_widened = None
             if gradient is not None:
-                of_widened = gradient[image].transpose(0, 1) if self.resizing is None else torch.zeros_like(widened)
+                of_widened = gradient[group].transpose(1, 2) if self.resizing is None else torch.zeros_like(widened)
             for first, last in self.bands:
                 logits = self._logits(widened, first, last)
-                target, valid = self._target(image, first, last)
+                target, valid = self._target(self.mask[group, first:last])
                 if kept is not None:
-                    valid &= kept[image, first:last].unsqueeze(1)
+                    valid &= kept[group, first:last].flatten(0, 1).unsqueeze(1)
                 losses, counted, of_logits = _strip(logits, target, valid, self.rule)
                 total += losses
                 weight += counted
                 if of_widened is None:
                     continue
                 of_logits()
-                if self.resizing is None:
-                    of_widened[first:last] = logits
-                else:
-                    self.resizing.add_rows(of_widened, first, last, logits)
+                self._add_rows(of_widened, first, last, logits)
             if gradient is not None and of_widened is not None and self.resizing is not None:
-                gradient[image] = self.resizing.narrowed(of_widened)
+                gradient[group] = self.resizing.narrowed(of_widened)
         return total, weight, gradient
 
     def _widened(self, scores: Tensor) -> Tensor:
-        """Scores (K, h, w) of an image as (h, K, W)."""
-        return scores.transpose(0, 1) if self.resizing is None else self.resizing.widened(scores)
+        """Scores (m, K, h, w) of a group of images as (m, h, K, W)."""
+        return scores.transpose(1, 2) if self.resizing is None else self.resizing.widened(scores)
 
     def _logits(self, widened: Tensor, first: int, last: int) -> Tensor:
-        """Logits (rows, K, W) to base 2, the largest of each pixel 0, in memory that the next strip overwrites."""
-        logits = self.buffer[: last - first]
+        """Logits (m rows, K, W) to base 2, the largest of each pixel 0, in memory that the next strip overwrites."""
+        logits = self.buffer[: len(widened) * (last - first)]
+        by_image = logits.view(len(widened), last - first, *logits.shape[1:])
         if self.resizing is None:
-            rows = widened[first:last].to(self.dtype)
-            return torch.sub(rows, rows.amax(1, keepdim=True), out=logits).mul_(LOG2_E)
-        self.resizing.rows(widened, first, last, logits)
+            rows = widened[:, first:last].to(self.dtype)
+            torch.sub(rows, rows.amax(2, keepdim=True), out=by_image).mul_(LOG2_E)
+            return logits
+        self.resizing.rows(widened, first, last, by_image)
         return logits.sub_(logits.amax(1, keepdim=True))
 
-    def _target(self, image: int, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """Classes (rows, 1, W), 0 for ignored pixels, and which pixels are not ignored."""
-        target = self.mask[image, first:last].long().unsqueeze(1)
+    def _add_rows(self, of_widened: Tensor, first: int, last: int, of_logits: Tensor) -> None:
+        """Pass a strip's gradient (m rows, K, W) on to what `_widened` made."""
+        by_image = of_logits.view(len(of_widened), last - first, *of_logits.shape[1:])
+        if self.resizing is None:
+            of_widened[:, first:last] = by_image
+        else:
+            self.resizing.add_rows(of_widened, first, last, by_image)
+
+    def _target(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Classes (m rows, 1, W) of some rows (m, rows, W), 0 for ignored pixels, and which pixels are not ignored."""
+        target = mask.long().flatten(0, 1).unsqueeze(1)
         valid = target != self.rule.ignore_index
         target = target.masked_fill(~valid, 0)
         if target.device.type == "cpu":  # elsewhere a look would wait for the device, whose own gather refuses it

@@ -92,6 +92,33 @@ def test_the_height_of_strips_changes_nothing_but_rounding(monkeypatch, new, har
         agree(of_ours(scores, mask, align_corners=False, hard=hard), whole, 1e-6)
 
 
+@pytest.mark.parametrize("new", [(6, 10), (25, 40)])
+@pytest.mark.parametrize("hard", [None, HardPixels(0.1, 900)])
+@pytest.mark.parametrize("images", [1, 5])
+def test_images_that_share_a_strip_get_what_each_gets_alone(monkeypatch, new, hard, images):
+    scores, mask = drawn(7, (6, 10), new, images=images)
+    monkeypatch.setattr(_pixel_loss, "_GROUP_STRIPS", 0)
+    alone = of_ours(scores, mask, align_corners=True, hard=hard, label_smoothing=0.1)
+    for strips in (7 * new[0] * new[1] * 2, 7 * new[0] * new[1] * 4, 1 << 20):  # groups of 1, 2 and 2; of 2 and 3; of 5
+        monkeypatch.setattr(_pixel_loss, "_GROUP_STRIPS", 1)
+        monkeypatch.setitem(_pixel_loss._STRIP_ELEMENTS, "cpu", strips)
+        agree(of_ours(scores, mask, align_corners=True, hard=hard, label_smoothing=0.1), alone, 1e-6)
+
+
+def test_a_batch_without_images_has_no_loss():
+    scores = torch.zeros(0, 3, 4, 4, requires_grad=True)
+    value, gradient = of_ours(scores, torch.zeros(0, 8, 8, dtype=torch.int64), align_corners=True)
+    assert value.item() == 0
+    assert gradient.shape == scores.shape
+
+
+def test_a_second_derivative_is_refused_and_not_wrong():
+    scores, mask = drawn(3, (4, 4), (8, 8))
+    value = pixel_loss(scores, mask, align_corners=True)
+    with pytest.raises(ModelError, match="differentiated once"):
+        torch.autograd.grad(value, scores, create_graph=True)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_two_calls_agree_bit_for_bit(threads):
     before = torch.get_num_threads()
@@ -114,11 +141,14 @@ def test_scores_far_apart_neither_overflow_nor_vanish():
     torch.testing.assert_close(gradient.double(), expected[1], rtol=1e-3, atol=1e-5)
 
 
-def test_not_a_number_is_passed_on():
+@pytest.mark.parametrize("hard", [None, HardPixels(0.5, 1), HardPixels(0.1, 100), HardPixels(0.1, 100_000)])
+@pytest.mark.parametrize("where", [(0, 1, 2, 2), ...])
+def test_not_a_number_is_passed_on(hard, where):
+    """Of hard pixels too: a comparison with it is false, and a loss over none of them would be zero."""
     scores, mask = drawn(3, (4, 4), (8, 8))
     with torch.no_grad():
-        scores[0, 1, 2, 2] = float("nan")
-    assert pixel_loss(scores, mask, align_corners=True).isnan()
+        scores[where] = float("nan")
+    assert pixel_loss(scores, mask, align_corners=True, hard=hard).isnan()
 
 
 def test_half_precision_is_computed_in_single_and_gives_gradients_of_its_own_kind():

@@ -12,6 +12,7 @@ import pytest
 
 from gald import paths, tracking
 from gald.files import write_json, write_text
+from gald.params import SCORES
 from gald.tables.run import build_table
 from tests.unit.tables.conftest import TABLE, write_params, write_run
 
@@ -71,7 +72,7 @@ def test_what_a_suite_has_to_show(suite):
 
 def test_every_score_that_there_is_is_shown_and_none_that_is_not(suite):
     run = suite.runs[0]
-    scores = {"mean_iou": 0.6, "trimap_mean_iou_3": 0.5, "object_found_1": None}
+    scores = dict.fromkeys(SCORES) | {"mean_iou": 0.6, "trimap_mean_iou_3": 0.5}
     per_class = [{"name": "road", "iou": 0.7, "boundary_f_3": 0.2}, {"name": "sky (high)", "iou": None}]
     protocol = {"name": "slide", "text": "tiles of 96x96, overlap 1/3"}
     write_run(run, 0.6, scores=scores, per_class=per_class, protocol=protocol, parameters=1234567, gmacs=0.5)
