@@ -66,11 +66,11 @@ class Stub(nn.Module):
         """Logits (N, K, h, w) at an eighth of the images' size, in the memory order that networks leave them in."""
         assert not full_size
         height, width = (-(-side // _STRIDE) for side in images.shape[2:])
-        shape = (len(images), self.num_classes, height, width)
+        shape = (1, self.num_classes, height, width)
         if shape not in self._drawn:
             drawn = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(height * width))
             self._drawn[shape] = drawn.contiguous(memory_format=torch.channels_last)
-        return SegmentorOutput(self._drawn[shape], None)
+        return SegmentorOutput(self._drawn[shape].expand(len(images), -1, -1, -1), None)
 
 
 class _Case(NamedTuple):
@@ -81,7 +81,7 @@ class _Case(NamedTuple):
 
 
 def ours(case: list[Any], protocol: str) -> Callable[[], npt.NDArray[np.uint8]]:
-    """Make ready a prediction by one of `PROTOCOLS`, or with a window of its sliding one's share of the size."""
+    """Make ready a prediction by one of `PROTOCOLS`."""
     model, image, size = _made(case)
     return lambda: predict(cast(Segmentor, model), image, size, PROTOCOLS[protocol])
 
@@ -100,9 +100,9 @@ def plain(case: list[Any]) -> Callable[[], npt.NDArray[np.uint8]]:
 
 
 def authors(case: list[Any]) -> Callable[[], npt.NDArray[np.uint8]]:
-    """Make ready the authors' sliding evaluation with a window of 769 pixels, or of the image where that is less."""
+    """Make ready the authors' sliding evaluation with the window that `PROTOCOLS` has."""
     model, image, (height, width) = _made(case)
-    window = 769
+    window = cast(tuple[int, int], PROTOCOLS["sliding"].window)[0]
     step = int(np.ceil(window * (1 - 1 / 3)))
 
     @torch.inference_mode()

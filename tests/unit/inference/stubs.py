@@ -23,14 +23,14 @@ class Stub(nn.Module):
     def __init__(self, num_classes: int, *, align_corners: bool = True, stride: int = 8) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(num_classes)
-        self.weight = torch.randn(num_classes, 3, 5, 5, generator=generator)
+        self.register_buffer("weight", torch.randn(num_classes, 3, 5, 5, generator=generator))
         self.align_corners, self.stride, self.num_classes = align_corners, stride, num_classes
         self.register_buffer("mean", torch.tensor([0.48, 0.45, 0.4]).view(1, 3, 1, 1))
         self.seen: list[Tensor] = []
 
     def forward(self, images: Tensor, *, full_size: bool = True) -> SegmentorOutput:
         self.seen.append(images)
-        scores = functional.conv2d(images - self.mean, self.weight.to(images.device), stride=self.stride, padding=2)
+        scores = functional.conv2d(images - self.mean, self.weight, stride=self.stride, padding=2)
         return SegmentorOutput(self.resized(scores, images.shape[2:]) if full_size else scores, None)
 
     def resized(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
