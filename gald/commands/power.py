@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from gald.errors import ParamsError
-from gald.params import SCORES, Suite
+from gald.params import SCORES, Suite, load_suite
 from gald.tables.collect import collect
 from gald.tables.comparisons import compare
 from gald.tables.content import Comparison, Content, Line
@@ -19,17 +19,17 @@ POINTS = (0.1, 0.2, 0.5, 1.0, 2.0)
 _NONE = "no table of suite {suite!r} has a score to compare; name one of: {tables}"
 
 
-def power(suite: Suite, table: str | None = None, difference: float | None = None) -> str:
+def power(suite: str, table: str | None = None, difference: float | None = None) -> str:
     """Say how many seeds the comparisons of a suite's tables would take.
 
     Parameters
     ----------
-    suite : Suite
-        Whose runs are trained and evaluated.
+    suite : str
+        Name of a suite whose runs are trained and evaluated.
     table : str, optional
         One of its tables; all that have scores and several rows by default.
     difference : float, optional
-        One more difference to ask about, in points of percent above 0.
+        The one difference to ask about instead of `POINTS`, in points of percent above 0.
 
     Returns
     -------
@@ -39,17 +39,18 @@ def power(suite: Suite, table: str | None = None, difference: float | None = Non
     Raises
     ------
     ParamsError
-        The suite has no such table, the table compares no score, or the difference is not above 0.
+        There is no such suite, it has no such table, the table compares no score, or the difference is not above 0.
     StaleMetrics
         A run's metrics are missing, belong to other weights or to another edition of the data.
     """
     if difference is not None and not difference > 0:
         raise ParamsError(f"--difference is {difference}: give points of percent above 0, for example 0.3")
-    sizes = sorted({*POINTS, *([] if difference is None else [difference])})
-    names = [table] if table else [one.name for one in suite.tables]
-    parts = [part for name in names if (part := _of_table(suite, name, sizes))]
+    loaded = load_suite(suite)
+    sizes = POINTS if difference is None else (difference,)
+    names = [table] if table else [one.name for one in loaded.tables]
+    parts = [part for name in names if (part := _of_table(loaded, name, sizes))]
     if not parts:
-        raise ParamsError(_NONE.format(suite=suite.name, tables=", ".join(one.name for one in suite.tables)))
+        raise ParamsError(_NONE.format(suite=suite, tables=", ".join(one.name for one in loaded.tables)))
     return "\n\n".join([_preamble(), *parts]) + "\n"
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _ACROSS = 3
 _HEIGHT = 2.5  # inches of a panel
+_ASIDE = 0.09  # of the step from one score to the next
 _AXES = {
     "object_accuracy": "quarter of objects by area, 1 smallest",
     "object_found": "quarter of objects by area, 1 smallest",
@@ -46,8 +47,8 @@ def curves_svg(content: Content) -> bytes | None:
     grid = list(figure.subplots(down, across, squeeze=False).flat)
     for axes, (dataset, columns) in zip(grid, panels, strict=False):
         lines = [line for line in content.lines if line.dataset == dataset]
-        for line in lines:
-            _curve(axes, line, columns, color(content, line.row))
+        for place, line in enumerate(lines):  # side by side, since equal rows would hide each other
+            _curve(axes, line, columns, color(content, line.row), _ASIDE * (place - (len(lines) - 1) / 2))
         _label(axes, lines[0].title if len(content.datasets) > 1 else "", columns)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
@@ -56,9 +57,9 @@ def curves_svg(content: Content) -> bytes | None:
     return svg(figure)
 
 
-def _curve(axes: Axes, line: Line, columns: list[str], ink: str) -> None:
+def _curve(axes: Axes, line: Line, columns: list[str], ink: str, shift: float) -> None:
     known = [(place, line.spreads[column]) for place, column in enumerate(columns) if column in line.spreads]
-    places, means = [place for place, _ in known], [100 * whole.mean for _, whole in known]
+    places, means = [place + shift for place, _ in known], [100 * whole.mean for _, whole in known]
     bars = [100 * (whole.deviation or 0.0) for _, whole in known]
     axes.errorbar(places, means, yerr=bars, color=ink, marker="o", markersize=3.5, linewidth=1.3, label=line.label)
 

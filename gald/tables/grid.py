@@ -154,8 +154,9 @@ def _of_scores(content: Content) -> Grid:
             cells = ["not run" if line is None else score_cell(line.spreads.get(column)) for line in lines]
             cells += [_outcome(content, dataset, column, *pair) for pair in pairs]
             rows.append([*([content.dataset_title(dataset)] if several else []), SCORES[column], *cells])
-            begins.append(stem(column) != before)
-            before = stem(column)
+            family = stem(column) if stem(column) != column else ""  # scores of no family are one group
+            begins.append(family != before)
+            before = family
     return Grid(header, rows, begins, [])
 
 

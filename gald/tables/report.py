@@ -77,7 +77,7 @@ def _draw_plots(folder: Path, content: Content) -> list[dict[str, str]]:
 
 def _scores_plot(content: Content) -> tuple[bytes | None, str]:
     if content.layout == "scores":
-        return curves_svg(content), "Dot: mean over seeds. Bar: one standard deviation each way."
+        return curves_svg(content), "Dot: mean over seeds, rows side by side. Bar: one standard deviation each way."
     return figures.scores_svg(content), "Dot: mean over seeds. Bar: one standard deviation each way. Tick: a seed."
 
 
