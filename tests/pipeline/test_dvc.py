@@ -58,9 +58,9 @@ def test_repro_follows_edits_and_shows_params_metrics_and_plots(versioned):
     shown = json.loads(versioned("dvc", "metrics", "show", "--json").said)
     data = {path: entry["data"] for path, entry in shown[""]["data"].items()}
     assert {f"{values['run']}" for values in data.values()} == versioned.names
-    assert all(0 <= values["mean_iou"] <= 1 for values in data.values())
+    assert all(0 <= values["scores"]["mean_iou"] <= 1 for values in data.values())
     diff = json.loads(versioned("dvc", "metrics", "diff", "--json").said)
-    moved = {path for path, entries in diff.items() if "mean_iou" in entries}
+    moved = {path for path, entries in diff.items() if "scores.mean_iou" in entries}
     assert moved <= {f"reports/smoke/metrics/{name.removeprefix('smoke/')}.json" for name in changed}
     assert moved
 

@@ -30,7 +30,7 @@ def test_one_command_builds_the_suite_in_time_and_then_nothing_is_left_to_do(fir
     for run in suite.runs:
         metrics = json.loads(paths.metrics(run.name).read_text())
         assert metrics["run_sha256"] == files.sha256(paths.run_json(run.name))
-        assert 0 <= metrics["mean_iou"] <= 1
+        assert 0 <= metrics["scores"]["mean_iou"] <= 1
     assert "smoke: 4 of 4 runs trained, 4 scored" in finished.said
     again = repository("snakemake", "-n", "smoke")
     assert "Nothing to be done" in again.said
