@@ -179,9 +179,8 @@ def _compare(args: argparse.Namespace) -> None:
 
 def _power(args: argparse.Namespace) -> None:
     from gald.commands.power import power
-    from gald.params import load_suite
 
-    sys.stdout.write(power(load_suite(args.suite), args.table, args.difference))
+    sys.stdout.write(power(args.suite, args.table, args.difference))
 
 
 def _params(args: argparse.Namespace) -> None:
