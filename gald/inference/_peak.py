@@ -33,17 +33,17 @@ def peak_bytes(num_classes: int, image_size: Size, size: Size, stride: int, prot
     Returns
     -------
     int
-        Bytes, the larger of two sums. While the network runs at a scale: the scores of this and larger scales, the
-        scaled image (uint8), and a batch of tiles as bytes and as floats (twice with padding). While classes are
-        chosen: the scores of all scales, the prediction and the blocks. The scores of a scale are 4 bytes x K x
-        features of all its tiles, twice where probabilities are averaged over mirror images; a tile has
-        ceil(height / stride) x ceil(width / stride) features.
+        Bytes, the larger of two sums. While the network runs at a scale: the scores of larger scales, those of this one
+        too if it is not all seen at once, the scaled image (uint8), and a batch of tiles as bytes and as floats (twice
+        with padding). While classes are chosen: the scores of all scales, the prediction and the blocks. The scores of
+        a scale are 4 bytes x K x features of all its tiles, twice where probabilities are averaged over mirror images;
+        a tile has ceil(height / stride) x ceil(width / stride) features.
 
     Examples
     --------
     >>> whole = ProtocolParams(name="whole", window=None, overlap=0.0, average="logits", scales=(1.0,), flip=False)
     >>> peak_bytes(19, (1024, 2048), (1024, 2048), 8, whole) / 1e6
-    40.239104
+    37.748736
     """
     apart = 2 if protocol.flip and protocol.average == "probabilities" else 1
     held = peak = 0
@@ -51,8 +51,10 @@ def peak_bytes(num_classes: int, image_size: Size, size: Size, stride: int, prot
         plan = grid(image_size, scale, protocol)
         tiles = len(plan.rows) * len(plan.columns)
         of_tile = _FLOAT * num_classes * math.prod(math.ceil(side / stride) for side in plan.tile)
-        held += apart * tiles * of_tile
-        peak = max(peak, held + _running(plan, tiles))
+        scores = apart * tiles * of_tile
+        at_once = tiles <= batch(plan.tile, "cpu") and not protocol.flip
+        peak = max(peak, held + (0 if at_once else scores) + _running(plan, tiles))
+        held += scores
     return max(peak, held + math.prod(size) + _choosing(num_classes, image_size, size, stride, protocol))
 
 

@@ -11,23 +11,25 @@ def stated(**changes: object) -> int:
     return peak_bytes(171, (1024, 2048), (1024, 2048), 8, protocol(**changes))
 
 
-def test_the_whole_image_takes_its_scores_and_the_networks_input() -> None:
+def test_the_whole_image_takes_the_networks_input_or_its_scores() -> None:
     pixels = 1024 * 2048
-    assert peak_bytes(171, (1024, 2048), (1024, 2048), 8, WHOLE) == SCORES + pixels * (3 + 3 + 12)
+    assert peak_bytes(171, (1024, 2048), (1024, 2048), 8, WHOLE) == pixels * (3 + 3 + 12)
+    scores = 4 * 171 * 256 * 512  # at a quarter of the image's size
+    assert scores + pixels < peak_bytes(171, (1024, 2048), (1024, 2048), 4, WHOLE) < scores + pixels + 4e6
 
 
 def test_scores_of_tiles_scales_and_mirror_images_add_up() -> None:
-    of_tile = 4 * 171 * 97 * 97
-    assert 8 * of_tile < stated(window=(769, 769), overlap=1 / 3) < 8 * of_tile + 30e6
-    several = stated(scales=(0.5, 1.0, 1.25))
-    assert several == 2.5625 * SCORES + 1024 * 2048 * (3 + 3 + 12)  # while it runs at scale 1
-    assert stated(scales=(0.5, 1.0, 1.25), flip=True) == several  # logits are added up
-    apart = stated(scales=(0.5, 1.0, 1.25), flip=True, average="probabilities")
-    assert 2 * 2.8125 * SCORES < apart < 2 * 2.8125 * SCORES + 25e6
+    of_tile, of_input = 4 * 171 * 97 * 97, 1024 * 2048 * (3 + 3 + 12)
+    of_tiles = 3 * (1024 * 2048 + 5 * 769 * 769)  # the image, and a tile as bytes and floats
+    assert stated(window=(769, 769), overlap=1 / 3) == 8 * of_tile + of_tiles
+    several = {"scales": (0.5, 1.0, 1.25)}
+    assert stated(**several) == 1.5625 * SCORES + of_input  # while it runs at scale 1
+    assert stated(**several, flip=True) == 2.5625 * SCORES + of_input  # logits are added up
+    assert stated(**several, flip=True, average="probabilities") == 2 * 2.5625 * SCORES + of_input
 
 
 def test_the_largest_scale_may_take_the_most_while_it_runs() -> None:
-    assert stated(scales=(1.0, 2.0)) == 4 * (SCORES + 1024 * 2048 * (3 + 3 + 12))
+    assert stated(scales=(1.0, 2.0)) == 4 * 1024 * 2048 * (3 + 3 + 12)
 
 
 def test_no_protocol_takes_all_scores_at_the_images_size() -> None:
