@@ -21,6 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.modules.module import _has_any_global_hook
+
+from gald.errors import ModelError
 
 LEAST_ELEMENTS = 1 << 19
 """Features with fewer elements are kept: what they take is little beside the time that some calls of Python take."""
@@ -41,6 +44,11 @@ class Recipe:
         What is added.
     activated : bool
         End with a ReLU.
+
+    Raises
+    ------
+    ModelError
+        When the feature is asked for: what it is computed from was changed in place meanwhile.
     """
 
     def __init__(
@@ -57,6 +65,8 @@ class Recipe:
         self._statistics = statistics
         self._summand = summand
         self._activated = activated
+        self._kept = [part for part in (source, summand) if isinstance(part, Tensor)]
+        self._versions = [part._version for part in self._kept]
         self._value: Tensor | None = None
 
     def value(self) -> Tensor:
@@ -74,6 +84,11 @@ class Recipe:
 
     @torch.no_grad()
     def _computed(self, summand: Tensor | None) -> Tensor:
+        if [part._version for part in self._kept] != self._versions:
+            raise ModelError(
+                "a feature that the backward pass needs was changed in place after a norm or a sum had used it; change "
+                "a copy, or set gald.models._recompute.LEAST_ELEMENTS above the features' size"
+            )
         (weight, bias), (mean, inverse) = self._affine, self._statistics
         feature = torch.native_batch_norm(self._source, weight, bias, mean, inverse.pow(-2), False, 0.0, 0.0)[0]
         if summand is not None:
@@ -102,10 +117,12 @@ def _attach(feature: Tensor, recipe: Recipe) -> Tensor:
 
 def _keep(feature: Tensor, recipe: Recipe) -> saved_tensors_hooks:
     """Context in which operators keep the recipe where they would keep the feature."""
-    address, shape, dtype = feature.data_ptr(), feature.shape, feature.dtype
+    address, shape, dtype, strides = feature.data_ptr(), feature.shape, feature.dtype, feature.stride()
 
     def pack(tensor: Tensor) -> Recipe | Tensor:
-        same = tensor.data_ptr() == address and tensor.shape == shape and tensor.dtype == dtype
+        # a transposed square one has all but the strides in common with it
+        same = tensor.data_ptr() == address and tensor.shape == shape and tensor.stride() == strides
+        same = same and tensor.dtype == dtype
         return recipe if same else tensor.detach()  # an output that keeps itself would never be freed
 
     def unpack(packed: Recipe | Tensor) -> Tensor:
@@ -187,6 +204,7 @@ def _is_plain(norm: nn.Module, activation: nn.Module | None) -> bool:
         and norm.track_running_stats
         and norm.momentum is not None
         and (activation is None or type(activation) is nn.ReLU)
+        and not _has_any_global_hook()  # type: ignore[no-untyped-call]
         and not any(_watched(part) for part in (norm, activation) if part is not None)
     )
 

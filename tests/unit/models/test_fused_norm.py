@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gald.errors import ModelError
 from gald.models import _recompute, layers
 from gald.models.backbone.resnet import Bottleneck
 from gald.models.heads import AuxHead, MainHead
@@ -209,6 +210,38 @@ def test_hooks_on_a_norm_are_called() -> None:
     unit[0].register_forward_hook(lambda *_: seen.append("conv"))
     unit(images())
     assert seen == ["conv", "norm", "relu"]
+
+
+@pytest.mark.usefixtures("small")
+def test_hooks_of_all_modules_are_called() -> None:
+    unit, seen = layers.conv_norm_act(6, 4), []
+    hook = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(type(module).__name__))
+    try:
+        unit(images())
+    finally:
+        hook.remove()
+    assert {"Conv2d", "BatchNorm2d", "ReLU"} <= set(seen)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_summand_that_is_changed_later_is_refused_and_not_computed_with() -> None:
+    """Torch itself allows it, since a sum keeps nothing; the sum computed again would be another one."""
+    unit = layers.conv_norm_act(3, 3)
+    x = torch.randn(2, 3, 4, 5)
+    summand = torch.randn(2, 3, 4, 5)
+    loss = unit(x, summand).sum()
+    summand.mul_(-1.0)
+    with pytest.raises(ModelError, match="changed in place"):
+        loss.backward()
+
+
+@pytest.mark.usefixtures("small")
+def test_what_only_looks_like_the_feature_is_kept_as_it_is() -> None:
+    feature = layers.conv_norm_act(3, 4)(torch.randn(2, 3, 5, 5))
+    other = torch.randn(2, 4, 5, 5, requires_grad=True)
+    product = _recompute.applied(lambda it: it.transpose(2, 3) * other, feature)
+    (gradient,) = torch.autograd.grad(product.sum(), other)
+    assert torch.equal(gradient, feature.transpose(2, 3))
 
 
 @pytest.mark.usefixtures("small")
