@@ -1,6 +1,6 @@
 """The official Cityscapes evaluator on drawn pairs; run as a program, it records what that finds.
 
-``python -m tests.unit.metrics.cityscapes`` writes ``tests/golden/cityscapes_evaluation.json``. Recorded with
+``python -m tests.unit.metrics.cityscapes`` writes ``cityscapes_evaluation.json`` beside it. Recorded with
 cityscapesScripts 2.3.0, its pure-Python branch, without instance scores.
 """
 
@@ -22,7 +22,7 @@ from PIL import Image
 from gald.datasets.cityscapes import SPEC
 from tests.unit.metrics.scenes import drawn_pair
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "cityscapes_evaluation.json"
+GOLDEN = Path(__file__).with_name("cityscapes_evaluation.json")
 SHAPES = ((40, 60), (33, 81), (64, 64))
 
 
