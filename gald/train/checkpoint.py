@@ -119,7 +119,12 @@ def _best(path: Path) -> dict[str, Any] | None:
 
 
 def clear(folder: Path) -> None:
-    """Remove all state of a training that has ended or is to start afresh."""
+    """Remove all state of a training that has ended or is to start afresh.
+
+    Checkpoints go first: killed in between, none must be left without the history and best weights that belong to it.
+    """
+    for path in _newest_first(folder):
+        path.unlink()
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from gald.losses import Losses
+from gald.models import _recompute
 from gald.models.segmentor import Segmentor, SegmentorOutput
 from gald.params import TrainParams
 
@@ -87,8 +88,9 @@ def _watched_outputs(model: nn.Module, found: list[str]) -> Iterator[None]:
 def memory_needed(model: Segmentor, params: TrainParams, samples: int) -> tuple[int, int]:
     """Estimate what an iteration takes, without taking it.
 
-    Shapes are followed through a copy of the network that holds no numbers. The features that norms compute again
-    (`gald.models._recompute`) are counted as if they were kept, so that a network of them needs less than is said.
+    Shapes are followed through a copy of the network that holds no numbers, and what its layers keep for the backward
+    pass is added up, in float32. The loss, gradients of features and a convolution's workspace come on top: the
+    measured peak of a ResNet-50's steps on a CPU was 1.3 to 1.4 times the sum.
 
     Parameters
     ----------
@@ -119,9 +121,29 @@ def memory_needed(model: Segmentor, params: TrainParams, samples: int) -> tuple[
         return tensor
 
     images = torch.empty(samples, 3, *params.crop_size, device="meta")
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
+    with saved_tensors_hooks(keep, lambda tensor: tensor), _recomputed_while_counting(keep, params):
         empty(images, with_aux=empty.aux_head is not None, full_size=False)
     return steady, sum(size for _, size in kept.values())
+
+
+@contextmanager
+def _recomputed_while_counting(keep: Callable[[Tensor], Tensor], params: TrainParams) -> Iterator[None]:
+    """Let norms compute features again as they do in a training, although these hold no numbers and are counted.
+
+    What is inside of a block that is computed twice, or compiled, has its own say in what is kept.
+    """
+
+    def recomputes(feature: Tensor) -> bool:
+        hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+        large = feature.numel() >= _recompute.LEAST_ELEMENTS
+        return large and not params.compile and hooks is not None and hooks[0] is keep
+
+    real = _recompute.recomputes
+    _recompute.recomputes = recomputes
+    try:
+        yield
+    finally:
+        _recompute.recomputes = real
 
 
 def _without_numbers(model: Segmentor) -> Segmentor:

@@ -29,6 +29,8 @@ def publish(task: Task, state: State, origins: list[dict[str, Any]], recipe: Seq
     """
     run = task.run
     _check_unchanged(task)
+    for rest in paths.run_dir(run.name).glob(".*.part"):
+        rest.unlink()  # of a kill while writing here
     lines = history.read(task.growing_history)
     files.write_bytes(paths.history(run.name), task.growing_history.read_bytes())
     files.write_text(paths.history_csv(run.name), history.as_csv(lines))

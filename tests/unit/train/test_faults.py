@@ -8,10 +8,13 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from gald import paths
+from gald.bench._memory import Work, peak_bytes
 from gald.errors import GaldError, TrainingDiverged
 from gald.losses import segmentation_loss
+from gald.models import _recompute
+from gald.models.released import NETS
 from gald.models.segmentor import Segmentor, build_segmentor
-from gald.params import Run
+from gald.params import ModelParams, Run
 from gald.train import loop
 from gald.train.faults import first_bad_layer, memory_needed, what_to_lower
 from gald.train.recompute import recompute_blocks
@@ -195,3 +198,17 @@ def test_synchronised_norms_are_estimated_like_others(
     assert memory_needed(synchronised, run.params.train, 4)[1] == pytest.approx(expected[1], rel=0.05)
     assert isinstance(synchronised.backbone.stem[1], nn.SyncBatchNorm)
     assert synchronised.backbone.stem[1].training
+
+
+@pytest.mark.slow
+def test_what_norms_compute_again_is_not_counted(make_run: Callable[..., Run]) -> None:
+    """Against the most memory that a process took for a step of a ResNet-50, in which 40 % are computed again."""
+    net = {**NETS["gald_res50"].model.model_dump(mode="json"), "channels": 16, "distribution": {"name": "none"}}
+    params = make_run(train={"crop_size": [193, 193]}).params.train
+    model = build_segmentor(ModelParams.model_validate(net), 19)
+    estimate = memory_needed(model, params, 2)[1]
+    peak = peak_bytes(Work("gald.bench.step:training_step", ("ours", 2, 193, net)), threads=1)
+    assert estimate < peak < 1.5 * estimate
+    kept = memory_needed(model, params.model_copy(update={"compile": True}), 2)[1]
+    assert kept > peak  # so that the estimate would be too large if all were counted
+    assert _recompute.recomputes(torch.zeros(1 << 19, requires_grad=True))

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +23,10 @@ from tests.unit.train.test_run import outcome, wait_until
 NURSERY = '''
 """Import once; train in a forked process for every line that is read, and tell its id and how it ended."""
 import json, os, random, signal, sys
+from pathlib import Path
 from gald import files
 from gald.params import Run, RunParams
-from gald.train import history
+from gald.train import history, run
 from gald.train.run import train
 
 def die():
@@ -60,11 +62,32 @@ def die_in_a_write(how, count, seed):
 
     os.fsync, os.replace, history.append = killed_fsync, killed_replace, killed_append
 
+def die_while_publishing(count):
+    """Be killed at the count-th step that changes a file, from the first one of publishing on."""
+    published, seen = run.publish, []
+
+    def step(real):
+        def counted(*given, **options):
+            seen.append(real)
+            if len(seen) == count:
+                die()
+            return real(*given, **options)
+        return counted
+
+    def publish(*given):
+        os.fsync, os.replace, os.unlink, os.rmdir = map(step, (os.fsync, os.replace, os.unlink, os.rmdir))
+        Path.unlink = step(Path.unlink)
+        published(*given)
+
+    run.publish = publish
+
 for request in sys.stdin:
     name, content, kill = json.loads(request)
     child = os.fork()
     if child == 0:
-        if kill:
+        if kill and kill[0] == "publish":
+            die_while_publishing(kill[1])
+        elif kill:
             die_in_a_write(*kill)
         params = RunParams.model_validate(content)
         train(Run(name, *name.split("/")[:2], "none", params.train.seed, params))
@@ -187,3 +210,44 @@ def test_twenty_random_kills_change_no_bit(nursery: Nursery, make_run: Callable[
     kills = random.Random(recipe).choices(WRITES, k=10) + ["between"] * 10
     random.Random(recipe).shuffle(kills)
     assert killed_and_unbroken(nursery, make_run, recipe, kills, 1) == kills
+
+
+def left_by(run: Run) -> dict[str, Any]:
+    """All files of a finished run, but for times and its name."""
+    found: dict[str, Any] = {}
+    for path in paths.run_dir(run.name).iterdir():
+        found[path.name] = (
+            path.read_text().replace(run.name, "RUN") if path.suffix != ".safetensors" else path.read_bytes()
+        )
+    found["history.jsonl"] = outcome(run)[2]
+    return found
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_step_of_publishing_costs_nothing(nursery: Nursery, make_run: Callable[..., Run]) -> None:
+    """Killed at the first step, the second, and so on, each time from the same state before it."""
+    validated = {"validation": {"every": 2, "split": "test", "samples": 1, "patience": None}}
+    params = {"max_iters": 8, "checkpoint_every": 3, "log_every": 2} | validated
+    unbroken, broken = (make_run(f"mini/camvid/none-seed{number}", train=params) for number in (0, 1))
+    nursery.start(unbroken)
+    assert nursery.ended() == 0
+    expected, steps = left_by(unbroken), 0
+    assert set(expected) >= {"run.json", "weights.safetensors", "best.safetensors", "history.jsonl", "params.yaml"}
+    nursery.start(broken, ("publish", 1, 0))
+    assert nursery.ended() == signal.SIGKILL
+    before, folder, results = Path("before"), paths.checkpoint_dir(broken.name), paths.run_dir(broken.name)
+    shutil.copytree(folder, before)
+    while True:
+        steps += 1
+        for place in (folder, results):
+            shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(before, folder)
+        nursery.start(broken, ("publish", steps, 0))
+        if nursery.ended() == 0:
+            break
+        assert not paths.run_json(broken.name).exists() or left_by(broken) == expected
+        nursery.start(broken)
+        assert nursery.ended() == 0
+        assert left_by(broken) == expected, f"killed at step {steps}"
+        assert not folder.exists()
+    assert steps > 20

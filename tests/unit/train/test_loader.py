@@ -281,3 +281,21 @@ def test_samples_of_one_batch_are_made_side_by_side(
     monkeypatch.setattr(loader, "augment", together)
     params: TrainParams = make_run(train={"workers": 4, "max_iters": 1, "warmup_iters": 0}).params.train
     assert len(list(batches(CachedSamples(Given(samples()), 4), params, 0))) == 1
+
+
+@pytest.mark.parametrize(("device", "there"), [("cpu", True), ("cuda", False), ("cuda", True)])
+def test_batches_are_pinned_for_a_gpu_and_for_nothing_else(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, device: str, there: bool
+) -> None:
+    def empty(size: Sequence[int], *, pin_memory: bool, **options: object) -> torch.Tensor:
+        asked.append(pin_memory)
+        return real(size, **options)  # type: ignore[call-overload, no-any-return]
+
+    asked: list[bool] = []
+    real = torch.empty
+    params = make_run(train={"device": device, "max_iters": 4, "workers": 2}).params.train
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(torch, "empty", empty)
+    made = list(batches(CachedSamples(Given(samples()), 4), params, 0))
+    assert asked == [device == "cuda" and there] * 8  # images and masks of each iteration
+    assert len(made) == 4

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -26,6 +27,7 @@ from gald.train import history
 from gald.train.parallel import World, joined
 from gald.train.run import train
 from gald.train.validation import Validation
+from gald.train.voices import of_several
 
 # `gald train` of runs that lie in no suite, one after the other
 CHILD = """
@@ -368,7 +370,7 @@ def test_three_processes_learn_what_one_does_and_one_of_them_speaks(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["loss", "code", "setup"])
+@pytest.mark.parametrize("fault", ["loss", "code"])
 def test_of_three_processes_the_one_that_fails_says_why_and_only_it(
     make_run: Callable[..., Run], start: Callable[..., Job], fault: str
 ) -> None:
@@ -386,14 +388,10 @@ def test_of_three_processes_the_one_that_fails_says_why_and_only_it(
         assert re.match(r"process 2 of 3: gald train: iteration 4: the loss is inf .* on samples \S+, \S+; ", spoken[0])
         assert log.count("not finite first: the loss itself") == 1
         assert checkpoints(run) == []
-    elif fault == "code":
+    else:
         assert spoken == []
         assert log.count("ZeroDivisionError: of process 1") == 1
         assert log.count("in train_one_iteration") <= 1  # the traceback is that of one process
-    else:
-        assert spoken == told(log)
-        assert len(spoken) == 1
-        assert re.match(r"process 1 of 3: gald train: no samples on this machine", spoken[0])
 
 
 FAULTS = {
@@ -419,13 +417,50 @@ if os.environ.get("RANK") == "1":
         return real(state, batch, params, iteration, *rest)
     loop.train_one_iteration = fail
 """,
-    "setup": """
-import os
-if os.environ.get("RANK") == "1":
-    from gald.errors import DatasetError
-    from gald.train import run
-    def fail(*_):
-        raise DatasetError("no samples on this machine")
-    run.task_of = fail
-""",
 }
+
+
+class Fellows(World):
+    """A process among others that fail, or do not, as told."""
+
+    def gathered(self, value: Any) -> list[Any]:
+        return [value if rank == self.rank else rank in FAILING for rank in range(self.size)]
+
+
+FAILING = (1, 2)
+
+
+@pytest.mark.parametrize(("rank", "fails", "says"), [(0, False, False), (1, True, True), (2, True, False)])
+def test_where_one_process_fails_all_do_and_the_first_of_them_says_why(
+    rank: int, fails: bool, says: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", str(rank))
+    of_several()
+    log = logging.getLogger("gald")
+    with pytest.raises(GaldError) as raised, Fellows(rank, 3, torch.device("cpu")).together():  # noqa: PT012
+        if fails:
+            raise GaldError("no samples on this machine")
+    log.error("gald %s: %s", "train", raised.value)
+    assert caplog.messages == ([f"process {rank} of 3: gald train: no samples on this machine"] if says else [])
+
+
+@pytest.mark.parametrize(("rank", "size"), [(0, 1), (0, 2), (1, 2)])
+def test_what_happens_to_all_is_told_by_the_first_process(
+    rank: int, size: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(size))
+    monkeypatch.setenv("RANK", str(rank))
+    of_several()
+    caplog.set_level("INFO", "gald")
+    for level in (logging.INFO, logging.WARNING, logging.ERROR):
+        logging.getLogger("gald.train").log(level, "of %d", level)
+    whose = f"process {rank} of {size}: "
+    assert (
+        caplog.messages
+        == {
+            (0, 1): ["of 20", "of 30", "of 40"],
+            (0, 2): ["of 20", "of 30", whose + "of 40"],
+            (1, 2): [whose + "of 30", whose + "of 40"],
+        }[rank, size]
+    )
