@@ -15,7 +15,6 @@ from gald.metrics.detail import detail_per_class
 from gald.params import SCORES
 
 _WIDTH = 3  # pixels, of the boundary scores of each class
-_QUARTERS = ("smallest quarter", "second quarter", "third quarter", "largest quarter")
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,9 @@ def _number(value: float | np.floating[np.typing.NBitBase] | None) -> float | No
 
 
 def _scores(first: Side, second: Side) -> Iterator[Row]:
-    for name, title in SCORES.items():
+    for name in SCORES:
         values = [side.measured.metrics["scores"][name] for side in (first, second)]
-        yield Row(title.removesuffix(" (%)"), *map(_number, values))
+        yield Row(_title(name), *map(_number, values))
 
 
 def _confusions(first: Side, second: Side, family: str, names: list[str]) -> Iterator[Row]:
@@ -109,10 +108,15 @@ def _objects(first: Side, second: Side) -> Iterator[Row]:
     spans = [f"up to {edges[0]}", *(f"{low + 1} to {high}" for low, high in pairwise(edges))]
     spans.append(f"above {edges[-1]}")
     counts = first.table.total("objects")[..., 3].sum(axis=1)
-    for key, what in (("object_accuracy", "pixels right"), ("object_found", "found")):
-        for place, (quarter, span, count) in enumerate(zip(_QUARTERS, spans, counts, strict=True), 1):
-            values = [side.measured.metrics["scores"][f"{key}_{place}"] for side in (first, second)]
-            yield Row(f"{quarter} ({span}; {count}), {what}", *map(_number, values))
+    for key in ("object_accuracy", "object_found"):
+        for place, (span, count) in enumerate(zip(spans, counts, strict=True), 1):
+            name = f"{key}_{place}"
+            values = [side.measured.metrics["scores"][name] for side in (first, second)]
+            yield Row(f"{_title(name)} ({span} px; {count})", *map(_number, values))
+
+
+def _title(score: str) -> str:
+    return SCORES[score].removesuffix(" (%)")
 
 
 def _class_sections(first: Side, second: Side) -> Iterator[Section]:

@@ -114,7 +114,10 @@ def sentence(comparison: Comparison, content: Content) -> str:
 
 
 def notes(content: Content) -> Iterator[str]:
-    """Tell the comparisons beside the main one: in sentences, or in the cells of a table that has columns for them."""
+    """Tell the comparisons beside the main one, in sentences unless the table has columns for them; and corrections."""
+    tests = sum(one.adjusted is not None for one in content.comparisons)
+    if tests:
+        yield f"The named comparison is {tests} tests, one a benchmark: p values corrected among them (Holm 1979)."
     if not content.others:
         return
     if content.layout != "scores":

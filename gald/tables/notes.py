@@ -55,7 +55,7 @@ def notes(suite: Suite, table: Table, lines: Sequence[Line]) -> Iterator[str]:
     yield from _flags(runs)
 
 
-def protocols_differ(dataset: str, lines: Iterable[Line]) -> bool:
+def _protocols_differ(dataset: str, lines: Iterable[Line]) -> bool:
     """Whether rows of a benchmark were scored by more than one protocol."""
     return len({line.protocol.meaning for line in lines if line.dataset == dataset}) > 1
 
@@ -69,7 +69,7 @@ def _protocols(lines: Sequence[Line]) -> Iterator[str]:
         text = f"Protocol {protocol.name} ({', '.join(where)}): {protocol.text}."
         yield f"{text} The last iterate is scored, no checkpoint is picked."
     for dataset in dict.fromkeys(line.dataset for line in lines):
-        if protocols_differ(dataset, lines):
+        if _protocols_differ(dataset, lines):
             title = load_spec(dataset).title
             yield (
                 f"MIXED PROTOCOLS: rows of {title} were scored by different protocols; they are marked, and never "

