@@ -119,6 +119,11 @@ class World:
         return network.no_sync()
 
 
+def processes() -> int:
+    """Processes that torchrun, or whoever started this one, says there are."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def joined(params: TrainParams) -> Iterator[World]:
     """Join the other processes of this training for the length of the block.
@@ -133,7 +138,7 @@ def joined(params: TrainParams) -> Iterator[World]:
     GaldError
         The device asked for is not there, or the batch cannot be shared evenly.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = processes()
     rank, place = (int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK"))
     of_several()
     try:

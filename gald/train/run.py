@@ -22,7 +22,7 @@ from gald.train import checkpoint, history, loop
 from gald.train.faults import what_to_lower
 from gald.train.loader import CachedSamples
 from gald.train.norms import training_mode
-from gald.train.parallel import World, joined, lost_peer
+from gald.train.parallel import World, joined, lost_peer, processes
 from gald.train.publish import publish
 from gald.train.recipe import Line, as_table, effective_recipe, refuse_departures
 from gald.train.start import build_state, keeper, take_over
@@ -67,10 +67,11 @@ def train(run: Run, *, store: Store = "auto") -> None:
     """
     params = run.params.train
     with ExitStack() as stack:
+        # First of all: a signal that comes while the others or the lock are waited for must not kill.
+        watch = stack.enter_context(watched(_PATIENCE_S if processes() > 1 else None))
         world = stack.enter_context(joined(params))
         if world.first:
             stack.enter_context(locking.held(run.name, wait_s=locking.WAIT_S))
-        watch = stack.enter_context(watched(_PATIENCE_S if world.size > 1 else None))
         stack.enter_context(reproducible(params))
         try:
             _train(run, store, world, watch.reason)
@@ -87,7 +88,7 @@ def train(run: Run, *, store: Store = "auto") -> None:
 def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None]) -> None:
     params = run.params.train
     with world.together():
-        task = task_of(run, store)
+        task = task_of(run, store, reason)
         task.split.check_store(partial(stop_early, reason))
     if world.first:
         paths.run_json(run.name).unlink(missing_ok=True)  # it promises weights that are about to change

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from gald.errors import DatasetError, TrainingInterrupted
 from gald.params import Run
 
 _LOG = logging.getLogger("gald.train")
+_LOOK_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,19 @@ class Task:
         return paths.growing_history(self.run.name)
 
 
-def task_of(run: Run, store: Store) -> Task:
+def task_of(run: Run, store: Store, reason: Callable[[], str | None]) -> Task:
     """Find what a run is trained on.
 
     Raises
     ------
     DatasetError
         The dataset is not prepared, of another source, or has no samples for it.
+    TrainingInterrupted
+        There came a `reason` to stop while a store was waited for.
     """
     name = f"{run.params.edition}/{run.dataset}"
     if store != "files":  # one under way is worth the wait: without it every image would be decoded again and again
-        locking.wait_until_free(f"pack/{name}", say=_LOG.info)
+        _wait_for_store(f"pack/{name}", reason)
     split = _split(run, run.params.train.splits, store)
     validation = run.params.train.validation
     scored = _split(run, [validation.split], store) if validation.every else None
@@ -65,6 +69,17 @@ def task_of(run: Run, store: Store) -> Task:
         _LOG.info("%s: images are decoded while training; after `gald pack %s` they would come faster", run.name, name)
     code = {"commit": provenance.commit(), "digest": provenance.code_digest(), "dirty": provenance.is_dirty()}
     return Task(run, split, scored, code)
+
+
+def _wait_for_store(lock: str, reason: Callable[[], str | None]) -> None:
+    told = False
+    while locking.is_held(lock):
+        stop_early(reason)
+        if not told:
+            path = paths.lock(lock)
+            _LOG.info("waiting for %s, which holds %s", path.read_text("utf-8").strip() or "another process", path)
+            told = True
+        time.sleep(_LOOK_S)
 
 
 def _split(run: Run, splits: list[str] | tuple[str, ...], store: Store) -> PreparedSplit:

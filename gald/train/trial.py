@@ -206,10 +206,10 @@ def prepared(run: Run, store: Store) -> Iterator[tuple[Task, World, Callable[[],
         Started by torchrun as one of several processes; data or device are not there.
     """
     params = run.params.train
-    with joined(params) as world, watched() as watch, reproducible(params):
+    with watched() as watch, joined(params) as world, reproducible(params):
         if world.size > 1:
             raise GaldError("a trial is of one process; start it without torchrun")
-        task = task_of(run, store)
+        task = task_of(run, store, watch.reason)
         task.split.check_store(lambda: stop_early(watch.reason))
         paths.trial_dir(run.name).mkdir(parents=True, exist_ok=True)
         yield task, world, watch.reason
