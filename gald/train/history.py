@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gald import files
 
 CSV_ROWS = 200
 _LOG = logging.getLogger("gald.train")
+_LOGGERS = ("gald", "gald.train", "gald.models")
 _PLAIN_LINE_EVERY_S = 15.0
 _LIVE_LINE_EVERY_S = 0.2
 
@@ -68,6 +70,8 @@ class Progress:
         Iterations made before, and to be made in all.
     """
 
+    _shown_live: ClassVar[bool] = False  # whether the terminal's last line is one that will be replaced
+
     def __init__(self, run: str, start: int, stop: int) -> None:
         self._run = run
         self._start = start
@@ -76,6 +80,9 @@ class Progress:
         # With a log file the caller is a workflow, whose jobs would overwrite each other's line.
         logs = logging.getLogger("gald").handlers
         self._live = sys.stderr.isatty() and not any(isinstance(handler, logging.FileHandler) for handler in logs)
+        if self._live:
+            for name in _LOGGERS:
+                logging.getLogger(name).addFilter(_make_room)  # adding one twice does nothing
 
     def show(self, iteration: int, loss: float) -> None:
         """Say that `iteration` iterations are done."""
@@ -87,11 +94,21 @@ class Progress:
         pace = (now - self._began) / (iteration - self._start)
         line = f"{self._run}: {iteration}/{self._stop}, loss {loss:.4f}, {pace:.3g} s/it, "
         line += f"took {_spell(now - self._began)}" if done else f"{_spell(pace * (self._stop - iteration))} left"
-        if self._live:
-            sys.stderr.write(f"\r\x1b[K{line}" + ("\n" if done else ""))
-            sys.stderr.flush()
-        else:
+        if not self._live:
             _LOG.info("%s", line)
+            return
+        width = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be replaced
+        sys.stderr.write(f"\r\x1b[K{line[:width]}" + ("\n" if done else ""))
+        sys.stderr.flush()
+        Progress._shown_live = not done
+
+
+def _make_room(_record: logging.LogRecord) -> bool:
+    """Take the updating line away before a message would be written behind it."""
+    if Progress._shown_live:
+        sys.stderr.write("\r\x1b[K")
+        Progress._shown_live = False
+    return True
 
 
 def _spell(seconds: float) -> str:

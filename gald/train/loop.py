@@ -131,8 +131,7 @@ def train(state: State, samples: Samples, params: TrainParams, hooks: Hooks, wor
             raise _stopped(state.iteration, params, reason, world)
         if state.iteration % params.checkpoint_every == 0:
             hooks.keep(state)
-        if scored:
-            ended = time.perf_counter()  # scores are no part of an iteration's time
+        ended = time.perf_counter()  # scores and checkpoints are no part of an iteration, and nobody waits for data
 
 
 def _stopped(iteration: int, params: TrainParams, reason: str | None, world: World) -> TrainingInterrupted:
@@ -252,9 +251,9 @@ def _diverged(
     error = TrainingDiverged(
         f"iteration {iteration + 1}: the loss is {numbers.total:.6g} (main {numbers.main:.6g}, auxiliary "
         f"{numbers.aux:.6g}), the gradient's norm {numbers.gradient_norm:.6g}, at learning rate {rate:.3g} on samples "
-        f"{', '.join(batch.ids)}; not finite first: {next(iter(where), faults.NOWHERE)}. The last good checkpoint "
-        "stays. Lower train.learning_rate, raise train.warmup_iters or set train.clip_gradient_norm, if these samples "
-        "are in order"
+        f"{', '.join(batch.ids)}; not finite first: {next(iter(where), faults.NOWHERE)}. Checkpoints from before "
+        "it stay. Lower train.learning_rate, raise train.warmup_iters or set train.clip_gradient_norm, if these "
+        "samples are in order"
     )
     if math.isfinite(numbers.gradient_norm):
         return error

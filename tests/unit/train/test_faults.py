@@ -114,7 +114,7 @@ def test_the_message_names_iteration_samples_and_layer(
     message = str(raised.value)
     assert message.startswith("iteration 5: the loss is nan (main nan, auxiliary ")
     assert f"on samples {', '.join(ids[-1])}; not finite first: the output of head." in message
-    assert "The last good checkpoint stays" in message
+    assert "Checkpoints from before it stay" in message
     kept = sorted(path.name for path in paths.checkpoint_dir(run.name).glob("*.checkpoint"))
     assert kept == ["000000002.checkpoint", "000000004.checkpoint"]
 

@@ -1,3 +1,4 @@
+import io
 import logging
 from pathlib import Path
 
@@ -46,3 +47,37 @@ def test_plain_progress_says_where_it_is_now_and_then(
         "mini/x/y-seed0: 190/200, loss 1.2500, 0.5 s/it, 5 s left",
         "mini/x/y-seed0: 200/200, loss 1.2500, 0.5 s/it, took 50 s",
     ]
+
+
+class Terminal(io.StringIO):
+    """What is written to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_at_a_terminal_one_line_is_updated_and_gives_way_to_messages(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    terminal, clock = Terminal(), [100.0]
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr("gald.train.history.time.monotonic", lambda: clock[0])
+    monkeypatch.setenv("COLUMNS", "60")
+    progress = history.Progress("mini/x/y-seed0", start=0, stop=4)
+    for iteration in range(1, 5):
+        clock[0] += 90
+        progress.show(iteration, 1.25)
+        if iteration == 2:
+            logging.getLogger("gald.train").warning("a message")
+    clear = "\r\x1b[K"
+    assert terminal.getvalue() == (
+        f"{clear}mini/x/y-seed0: 1/4, loss 1.2500, 90 s/it, 4 min 30 s left"[: len(clear) + 59]
+        + f"{clear}mini/x/y-seed0: 2/4, loss 1.2500, 90 s/it, 3 min 00 s left"[: len(clear) + 59]
+        + clear
+        + f"{clear}mini/x/y-seed0: 3/4, loss 1.2500, 90 s/it, 1 min 30 s left"[: len(clear) + 59]
+        + f"{clear}mini/x/y-seed0: 4/4, loss 1.2500, 90 s/it, took 6 min 00 s"[: len(clear) + 59]
+        + "\n"
+    )
+    assert caplog.messages == ["a message"]
+    logging.getLogger("gald").warning("after the end")
+    assert terminal.getvalue().endswith("\n")

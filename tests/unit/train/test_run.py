@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from gald.errors import DatasetError, GaldError, RunBusy, TrainingDiverged, Trai
 from gald.models.segmentor import build_segmentor
 from gald.params import Run
 from gald.prepare.pack import pack
-from gald.train import history, loop
+from gald.train import checkpoint, history, loop
 from gald.train import run as train_run
 from gald.train import start as start_of
 from gald.train.run import train
@@ -410,3 +411,26 @@ def test_torchs_settings_are_put_back(make_run: Callable[..., Run]) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(gald.errors.GaldError, match="no CUDA device"):
             train(make_run(train={"device": "cuda"}))
+
+
+def test_the_time_of_a_checkpoint_is_no_wait_for_data(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that a look moves by a second, and a checkpoint by an hour."""
+
+    def look() -> float:
+        clock[0] += 1
+        return clock[0]
+
+    def save(*given: Any) -> None:
+        clock[0] += 3600
+        real(*given)
+
+    clock, real = [0.0], checkpoint.save
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=look))
+    monkeypatch.setattr(checkpoint, "save", save)
+    run = make_run(train={"checkpoint_every": 2, "max_iters": 9, "log_every": 3})
+    train(run)
+    lines = history.read(paths.history(run.name))
+    assert [line["data_wait"] for line in lines] == [0.5, 0.5, 0.5]
+    assert [line["images_per_second"] for line in lines] == [2.0, 2.0, 2.0]
