@@ -2,7 +2,7 @@
 
 from gald.metrics._tally import Counts, Mask
 from gald.metrics.border import BORDER
-from gald.metrics.boundary import WIDTHS, boundary_band
+from gald.metrics.boundary import WIDTHS
 from gald.metrics.confusion import Scores, confusion_matrix, confusion_on_device, scores
 from gald.metrics.counts import CountTable, Layout, count_image
 from gald.metrics.detail import detail_per_class, detail_scores
@@ -17,7 +17,6 @@ __all__ = [
     "Mask",
     "Scores",
     "area_edges",
-    "boundary_band",
     "component_areas",
     "confusion_matrix",
     "confusion_on_device",

@@ -9,7 +9,6 @@ prediction is ignored wherever the truth is.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gald.datasets import IGNORE_INDEX
 from gald.metrics._matching import largest, match, smallest, squares
@@ -19,35 +18,12 @@ WIDTHS = (1, 3, 5, 9, 12)
 """Widths in pixels: one row on each side of a boundary, and those of Gated-SCNN (Takikawa et al., ICCV 2019)."""
 
 
-def boundary_band(truth: Mask, width: int) -> NDArray[np.bool_]:
-    """Find the pixels close to a boundary between two classes.
-
-    A pixel is in the band if it is not ignored and some pixel of another class, not ignored either, lies within
-    `width` pixels of it in both directions (Chebyshev distance). So width 1 takes the one row of pixels on each side of
-    a straight boundary, and the edge of an ignored area is no boundary.
-
-    Parameters
-    ----------
-    truth : uint8 array (H, W)
-        Train ids; 255 is ignored.
-    width : int
-        Half the width of the band in pixels, at least 1.
-
-    Returns
-    -------
-    bool array (H, W)
-        The trimap of Kohli, Ladicky and Torr (IJCV 2009), over all classes at once.
-
-    Examples
-    --------
-    >>> boundary_band(np.array([[0, 0, 0, 1, 1, 255, 2]], np.uint8), 1).astype(int)
-    array([[0, 0, 1, 1, 0, 0, 0]])
-    """
-    return np.asarray((boundary_rings(truth, (width,)) == 0) & (truth != IGNORE_INDEX))
-
-
 def boundary_rings(mask: Mask, widths: tuple[int, ...] = WIDTHS) -> Mask:
     """Say for each pixel between which widths its distance to another class lies.
+
+    The pixels within a width are the trimap of Kohli, Ladicky and Torr (IJCV 2009), over all classes at once: those
+    that have a pixel of another class, not ignored either, within that many pixels in both directions. So width 1 takes
+    the one row of pixels on each side of a straight boundary.
 
     Parameters
     ----------
