@@ -10,7 +10,9 @@ Yue, Sun, Yuan, Zhou, Ding, Xu: Compact Generalized Non-local Network, NeurIPS 2
 Checked against the numbers of the released code of the GALD paper, which uses this block.
 """
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from gald.errors import ModelError
 from gald.models.layers import Feature
@@ -32,11 +34,26 @@ class CompactGeneralisedNonLocal(nn.Module):
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
         t, p, g = (project(feature).unflatten(1, (self.groups, -1)) for project in (self.t, self.p, self.g))
-        similarity = (p * g).sum(dim=(2, 3, 4), keepdim=True)  # (N, groups, 1, 1, 1)
-        if self.scaled:
-            similarity = similarity * (t[0, 0].numel() ** -0.5)
+        if t.dtype in (torch.float16, torch.bfloat16):
+            return feature + self._from_half(t, p, g).to(feature.dtype)
+        similarity = self._scaled((p * g).sum(dim=(2, 3, 4), keepdim=True), t)  # (N, groups, 1, 1, 1)
         summed: Feature = feature + self.norm(self.z((t * similarity).flatten(1, 2)))
         return summed
+
+    def _scaled(self, similarity: Tensor, t: Tensor) -> Tensor:
+        return similarity * (t[0, 0].numel() ** -0.5) if self.scaled else similarity
+
+    def _from_half(self, t: Tensor, p: Tensor, g: Tensor) -> Tensor:
+        """Compute the norm's result in float32 from projections (N, groups, C / groups, H, W) of half precision.
+
+        The similarity is a sum over all positions and soon above float16's largest number, and so is its product with
+        t. Wz has no bias and the same groups, so it may come before that product.
+        """
+        similarity = self._scaled((p.float() * g.float()).sum(dim=(2, 3, 4), keepdim=True), t)
+        mixed = self.z(t.flatten(1, 2)).unflatten(1, (self.groups, -1)).float() * similarity
+        with torch.autocast(t.device.type, enabled=False):
+            weight, bias = self.norm.weight.float(), self.norm.bias.float()
+            return functional.group_norm(mixed.flatten(1, 2), self.groups, weight, bias, self.norm.eps)
 
 
 def build(channels: int, *, reduction: int = 2, groups: int = 8, scaled: bool = False) -> CompactGeneralisedNonLocal:

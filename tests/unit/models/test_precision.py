@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from gald.models.block import build_part
 from gald.models.segmentor import Segmentor, build_segmentor
 from gald.params import AuxHead, Choice, ModelParams
 
 # largest difference of the logits, in units of their largest value, and of the gradient, in units of its norm
 TOLERANCES = {torch.bfloat16: (0.05, 0.2), torch.float16: (0.01, 0.06)}
 # whose gradient is held finite only: a group's similarity, summed over all positions, may nearly cancel, and the norm
-# after it divides by it
+# after it divides by it; the features' own rounding then decides, were the block computed in float32 throughout
 ILL_CONDITIONED = {"cgnl"}
 SCALE = 2.0**12  # of the loss, as a gradient scaler has it: small gradients would vanish in float16
 BACKBONES = {
@@ -68,6 +69,31 @@ def test_autocast_agrees_with_float32(backbone, aggregation, distribution, dtype
     if aggregation not in ILL_CONDITIONED:
         assert (found_gradient - gradient).norm() < of_gradient * gradient.norm()
     assert not torch.equal(found, logits)  # otherwise nothing ran in half precision
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("kind", ["autocast", "half"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)], ids=str)
+def test_similarities_beyond_what_half_precision_holds(dtype, tolerance, kind, scaled):
+    """With p = g a similarity is a sum of squares, here beyond 65 504, which float16 cannot tell from infinity."""
+    torch.manual_seed(0)
+    block = build_part("aggregation", {"name": "cgnl", "scaled": scaled}, 16, align_corners=True)
+    block.g.weight.data.mul_(20)
+    block.p.load_state_dict(block.g.state_dict())
+    feature, ahead = torch.rand(2, 16, 40, 60), torch.randn(2, 16, 40, 60)
+    assert block.g(feature).square().sum((2, 3)).max() > 65504
+    results = []
+    for half in (False, True):
+        block = block.to(dtype if half and kind == "half" else torch.float32)
+        given = feature.to(dtype if half else torch.float32).requires_grad_()
+        with torch.autocast("cpu", dtype=dtype, enabled=half and kind == "autocast"):
+            found = block(given)
+        assert found.dtype == given.dtype
+        (gradient,) = torch.autograd.grad(found, given, ahead.to(found.dtype))
+        results.append((found.detach().float() - feature, gradient.float() - ahead))
+    (expected, expected_gradient), (found, gradient) = results
+    assert (found - expected).norm() < tolerance * expected.norm()
+    assert (gradient - expected_gradient).norm() < tolerance * expected_gradient.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
