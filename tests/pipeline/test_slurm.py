@@ -35,6 +35,8 @@ import os, pathlib, subprocess, sys
 folder = pathlib.Path(os.environ["STAND_IN"])
 job = str(len(list(folder.glob("*.request"))) + 1)
 (folder / f"{job}.request").write_text("\\n".join(sys.argv[1:-1]))
+if (folder / "refuses").exists():
+    sys.exit("submission refused")
 wrapped = sys.argv[-1].removeprefix("--wrap=")
 ending = f'if ( {wrapped} ); then echo COMPLETED; else echo FAILED; fi > "$STAND_IN/{job}.state"'
 with (folder / f"{job}.log").open("w") as log:
@@ -88,6 +90,10 @@ class StandIn:
     def requests(self) -> list[list[str]]:
         found = sorted(self.folder.glob("*.request"), key=lambda path: int(path.stem))
         return [path.read_text().split("\n") for path in found]
+
+    def refuse(self) -> None:
+        """Note what is asked for, and start no job."""
+        (self.folder / "refuses").touch()
 
     def warn(self, job: str) -> None:
         os.killpg(int((self.folder / f"{job}.step").read_text()), signal.SIGUSR1)
@@ -175,8 +181,9 @@ def test_a_training_on_a_gpu_is_asked_for_with_all_it_needs(fresh, stand_in):
         (fresh.folder / path).parent.mkdir(parents=True, exist_ok=True)
         (fresh.folder / path).write_text("{}")
     target = str(paths.run_json(run.name))
+    stand_in.refuse()
     done = fresh("snakemake", *PROFILE, *QUICK, "--preemptible-retries", "0", target, CUDA_VISIBLE_DEVICES="")
-    assert done.status != 0  # the job itself refuses such data
+    assert done.status != 0
     assert len(stand_in.requests()) == 1, done.said
     asked = " ".join(stand_in.requests()[0])
     train = run.params.train
@@ -186,6 +193,13 @@ def test_a_training_on_a_gpu_is_asked_for_with_all_it_needs(fresh, stand_in):
         assert words in asked
     assert re.search(r"--mem \d+ ", asked)
     assert re.search(r"-t \d+ ", asked)
+
+
+@needs_plugin
+def test_downloads_stay_on_the_login_node(fresh, stand_in):
+    done = fresh("snakemake", *PROFILE, *QUICK, str(paths.raw_json("mini", "camvid")))
+    assert done.status == 0, done.said
+    assert stand_in.requests() == []
 
 
 @needs_plugin

@@ -33,6 +33,13 @@ wildcard_constraints:
 # a Snakemake that dies in its first seconds would be gone before it can look.
 beside = shlex.quote(str(Path(sys.executable).parent))
 shell.prefix(f"PATH={beside}:$PATH; export GALD_PARENT=$PPID; ")
+
+
+# Compute nodes of a cluster often reach no internet: downloads stay where Snakemake runs.
+localrules:
+    download,
+
+
 # Devices are shared out on this machine only: those of a login node would cap what a cluster's jobs ask for. There the
 # profile says how many (`resources: gpu=...`), and a job has what it was given.
 if workflow.is_main_process and "gpu" not in workflow.global_resources:
