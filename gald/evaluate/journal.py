@@ -3,6 +3,9 @@
 Each process appends to a file of its own. An entry bears its length and checksum; one cut short by a kill is dropped,
 and its image counted again. Entries are believed only under the identity that they were made with: the digests of
 weights, data, params and code.
+
+Processes of one start know each other by the name of their group. The others begin when the first has the run to
+itself, and it publishes when they have left: a second start by mistake then writes into nobody's file.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from gald import files
+from gald.errors import RunBusy
 from gald.metrics import Counts
 from gald.metrics.counts import Layout
 
@@ -27,6 +32,7 @@ _HEAD = struct.Struct("<4sIII")  # mark, index of the image, bytes, checksum
 _MARK = b"gald"
 _LOOK_S = 0.25
 _TELL_EVERY_S = 15.0
+_PATIENCE_S = 600.0
 _LOG = logging.getLogger("gald.evaluate")
 
 
@@ -41,19 +47,29 @@ class Journal:
         Digest of all that decides the counts.
     layout : Layout
         Families of counts and their shapes.
-    rank : int
-        Which of several processes this is.
+    rank, size : int
+        Which of how many processes this is.
+    group : str
+        Name that the processes of one start have in common; where it is empty, none waits for the first.
+
+    Raises
+    ------
+    RunBusy
+        The first process of the group did not begin within ten minutes.
     """
 
-    def __init__(self, folder: Path, identity: str, layout: Layout, rank: int = 0) -> None:
+    def __init__(
+        self, folder: Path, identity: str, layout: Layout, rank: int = 0, size: int = 1, group: str = ""
+    ) -> None:
         self._root = folder
         self.folder = folder / identity[:16]
         self._shapes = layout.shapes()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._rank, self._others, self._group = rank, range(1, size) if group else (), group
         if rank == 0:
-            for other in folder.iterdir():
-                if other != self.folder:
-                    shutil.rmtree(other, ignore_errors=True)
+            self._begin()
+        elif group:
+            self._wait_for_first()
+        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{rank}.counts"
         self._file: BinaryIO = path.open("ab")
         self._file.truncate(_whole_bytes(path))
@@ -74,18 +90,47 @@ class Journal:
         return (_unpacked(found[index], self._shapes) for index in sorted(wanted))
 
     def wait_for(self, wanted: Collection[int]) -> None:
-        """Wait until the other processes have noted what is left. One that fails ends all, which torchrun sees to."""
+        """Wait until the others have noted what is left, and left. One that fails ends all, which torchrun sees to."""
         told = time.monotonic()
-        while missing := len(set(wanted) - self.indices()):
+        while not all(map(self._signed, self._others)) or set(wanted) - self.indices():
             if time.monotonic() - told > _TELL_EVERY_S:
                 told = time.monotonic()
-                _LOG.info("waiting for the other processes: %d images left", missing)
+                _LOG.info("waiting for the other processes: %d images left", len(set(wanted) - self.indices()))
             time.sleep(_LOOK_S)
 
     def remove(self) -> None:
         """Drop what was noted: the evaluation is published."""
         self._file.close()
         shutil.rmtree(self._root, ignore_errors=True)
+
+    def _begin(self) -> None:
+        """Remove what is of no use, and let the other processes begin."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for other in self._root.iterdir():
+            if other != self.folder:
+                shutil.rmtree(other, ignore_errors=True)
+        for signed in self.folder.glob("*.group"):
+            signed.unlink()
+        self._sign()
+
+    def _sign(self) -> None:
+        files.write_text(self.folder / f"{self._rank}.group", self._group)
+
+    def _signed(self, rank: int) -> bool:
+        try:
+            return (self.folder / f"{rank}.group").read_text(encoding="utf-8") == self._group
+        except FileNotFoundError:
+            return False
+
+    def _wait_for_first(self) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._signed(0):
+            if time.monotonic() > deadline:
+                raise RunBusy(
+                    f"{self.folder}: process {self._rank} waited {_PATIENCE_S:.0f} s, and process 0 did not begin "
+                    "there; start all processes together, with the same code, params and data, in a folder that all see"
+                )
+            time.sleep(_LOOK_S)
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.counts"))
@@ -97,8 +142,10 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file."""
+        """Close the file; a process that is not the first has done its share then."""
         self._file.close()
+        if kind is None and self._rank and self._group:
+            self._sign()
 
 
 def _entries(path: Path) -> Iterator[tuple[int, bytes]]:

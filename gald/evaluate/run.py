@@ -30,15 +30,17 @@ from gald.params import Run
 
 _TELL_EVERY_S = 15.0
 _HEADLINE = itemgetter("mean_iou", "trimap_mean_iou_3")
+_STARTED = ("MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")  # the same for processes of one start
 _LOG = logging.getLogger("gald.evaluate")
 
 
 class _Place(NamedTuple):
-    """Which of several processes this is, as torchrun says it, and which of its machine's."""
+    """Which of several processes this is, as torchrun says it, which of its machine's, and of which start."""
 
     rank: int
     size: int
     local: int
+    group: str
 
 
 def evaluate(run: Run, *, store: Store = "auto") -> None:
@@ -74,7 +76,8 @@ def evaluate(run: Run, *, store: Store = "auto") -> None:
         record = checked_record(run, split.manifest_sha256)
         layout = Layout(len(split.manifest["classes"]), read_edges(run.params.edition, run.dataset))
         predictor = Predictor(run, params, split.manifest["classes"], place.local)
-        with Journal(paths.evaluation_dir(run.name), _identity(run, split, layout), layout, place.rank) as journal:
+        identity, shared = _identity(run, split, layout), (place.rank, place.size, place.group)
+        with Journal(paths.evaluation_dir(run.name), identity, layout, *shared) as journal:
             _count_split(run, predictor, split, journal, layout, place)
             if not first:
                 return
@@ -113,13 +116,16 @@ def _place() -> _Place:
         raise ParamsError(f"RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers ({error}); unset them") from None
     if not 0 <= rank < size:
         raise ParamsError(f"RANK is {rank}, but WORLD_SIZE {size}; start with torchrun, or unset both")
-    return _Place(rank, size, local)
+    started = [os.environ.get(name, "") for name in _STARTED]
+    return _Place(rank, size, local, " ".join(started).strip() if size > 1 else "")
 
 
 def _identity(run: Run, split: PreparedSplit, layout: Layout) -> str:
     """Digest of all that decides what is counted."""
     run_sha256, code = files.sha256(paths.run_json(run.name)), provenance.code_digest()
-    return files.digest([run_sha256, split.manifest_sha256, run.evaluate_json, list(layout.area_edges), code])
+    libraries = [torch.__version__, np.__version__]  # their last bits may differ: half of each would be neither
+    made_with = [run_sha256, split.manifest_sha256, run.evaluate_json, list(layout.area_edges), code, libraries]
+    return files.digest(made_with)
 
 
 def _count_split(

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from gald import files, paths
-from gald.errors import ParamsError
+from gald.datasets._reader import PreparedSplit
+from gald.errors import ParamsError, RunBusy
+from gald.evaluate import journal as journals
 from gald.evaluate import run as stage
 from gald.evaluate.journal import Journal
 from gald.evaluate.run import counted, evaluate
@@ -133,6 +135,40 @@ def test_an_entry_cut_short_or_altered_is_counted_again(tmp_path: Path) -> None:
     with Journal(tmp_path, "b" * 64, LAYOUT) as journal:
         assert journal.indices() == set()
     assert [folder.name for folder in tmp_path.iterdir()] == ["b" * 16]
+
+
+def test_a_process_writes_nothing_before_the_first_of_its_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "_PATIENCE_S", -1.0)
+    with Journal(tmp_path, "a" * 64, LAYOUT, 0, 2, "one start") as first:
+        first.append(0, counts(0))
+        with pytest.raises(RunBusy, match="process 0 did not begin"):
+            Journal(tmp_path, "a" * 64, LAYOUT, 1, 2, "another start")
+        assert not (first.folder / "1.counts").exists()
+        with Journal(tmp_path, "a" * 64, LAYOUT, 1, 2, "one start") as second:
+            assert second.indices() == {0}
+    with Journal(tmp_path, "a" * 64, LAYOUT) as first, pytest.raises(RunBusy):  # one process alone, after a kill
+        Journal(tmp_path, "a" * 64, LAYOUT, 1, 2, "one start")
+
+
+def test_the_first_process_ends_when_the_others_have_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Journal(tmp_path, "a" * 64, LAYOUT, 0, 2, "one start") as first:
+        other = Journal(tmp_path, "a" * 64, LAYOUT, 1, 2, "one start")
+        for index, journal in enumerate((first, other)):
+            journal.append(index, counts(index))
+        steps = iter([lambda: None, lambda: other.__exit__(None, None, None)])
+        monkeypatch.setattr(journals.time, "sleep", lambda _: next(steps)())
+        first.wait_for(range(2))  # nothing is left to count, but the other may still look at the folder
+        assert next(steps, None) is None
+
+
+def test_counts_of_another_torch_are_not_believed(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = PreparedSplit(paths.prepared("mini", "camvid"), ["test"])
+    before = stage._identity(trained, split, LAYOUT)
+    assert stage._identity(trained, split, LAYOUT) == before
+    monkeypatch.setattr(stage.torch, "__version__", "0.0")
+    assert stage._identity(trained, split, LAYOUT) != before
 
 
 @pytest.mark.parametrize("counters", [0, 1, 3])
