@@ -256,14 +256,12 @@ def _share(batch_size: int, rank: int, world: int) -> range:
 
 def _plan(samples: Samples, params: TrainParams, iteration: int, share: range) -> _Plan:
     indices = sample_indices(params.seed, iteration, params.batch_size, len(samples))
-    # Pinned, a GPU fetches them by itself while this process goes on.
-    pinned = params.device == "cuda" and torch.cuda.is_available()
+    pinned = params.device == "cuda" and torch.cuda.is_available()  # fetched by a GPU while this process goes on
     empty = partial(torch.empty, dtype=torch.uint8, pin_memory=pinned)
     images, masks = empty((len(share), *params.crop_size, 3)), empty((len(share), *params.crop_size))
-    places = zip(images.numpy(), masks.numpy(), share, strict=True)
     jobs: list[Callable[[], str]] = [
         partial(_make_sample, samples, params, iteration, indices[place], (image, mask))
-        for image, mask, place in places
+        for image, mask, place in zip(images.numpy(), masks.numpy(), share, strict=True)
     ]
     return _Plan(images, masks, jobs)
 

@@ -464,3 +464,17 @@ def test_what_happens_to_all_is_told_by_the_first_process(
             (1, 2): [whose + "of 30", whose + "of 40"],
         }[rank, size]
     )
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_a_machine_lacks_is_told_by_its_first_process(
+    place: int, make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in (("WORLD_SIZE", 2), ("RANK", place), ("LOCAL_RANK", place), ("LOCAL_WORLD_SIZE", 2)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(GaldError, match="2 processes on this machine need a GPU each, and it has 1; lower") as raised:
+        train(make_run(train={"device": "cuda"}))
+    logging.getLogger("gald").error("gald %s: %s", "train", raised.value)
+    assert len(caplog.messages) == (1 if place == 0 else 0)
