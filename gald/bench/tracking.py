@@ -30,6 +30,7 @@ from typing import NamedTuple
 from gald import files, follow, locking, paths
 from gald.bench._measure import machine
 from gald.bench._scenes import Scenes, data_in
+from gald.inference import WHOLE
 from gald.params import Run, RunParams, read_yaml
 from gald.train.run import train
 
@@ -165,7 +166,7 @@ def _prepare(root: Path) -> RunParams:
             "log_every": 10,
             "checkpoint_every": 100,
         },
-        "evaluate": {"split": "test"},
+        "evaluate": {"split": "test", "protocol": WHOLE.model_dump(mode="json")},
     }
     sections = {key: base[key] | small[key] for key in small}
     content = {"edition": "full", "dataset": _SCENES.name, "source": "segnet", **sections}

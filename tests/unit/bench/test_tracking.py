@@ -1,6 +1,6 @@
 import pytest
 
-from gald.bench.tracking import _paces
+from gald.bench.tracking import _paces, _prepare
 
 
 def test_a_training_is_compared_with_itself_while_its_follower_stands_still():
@@ -22,3 +22,9 @@ def test_only_the_time_in_which_all_train_counts():
 def test_an_interval_that_is_partly_in_a_stretch_says_nothing_of_it():
     history = [(10, 0.0), (20, 1.0), (30, 3.0), (40, 4.0)]
     assert _paces([history], [(0.0, 2.0), (3.0, 4.0)])[1] == pytest.approx(0.1)
+
+
+def test_its_training_is_one_that_the_params_of_today_allow(tmp_path):
+    params = _prepare(tmp_path / "data")
+    assert params.evaluate.protocol.name == "whole"
+    assert params.train.crop_size == (96, 128)
