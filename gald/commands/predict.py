@@ -24,7 +24,7 @@ from gald.commands._predict_files import Job, plan
 from gald.datasets import load_spec, names
 from gald.datasets._spec import DatasetSpec
 from gald.errors import ModelError, ParamsError
-from gald.inference import for_prediction
+from gald.inference import WHOLE, for_prediction, peak_bytes
 from gald.inference import predict as predict_image
 from gald.memory import free_bytes, is_out_of_memory
 from gald.models import weights as weights_file
@@ -152,22 +152,23 @@ class Predictor:
         """Train ids of an image of any size; one too small for the network is continued by its edge pixels."""
         height, width = image.shape[:2]
         free = free_bytes() if self.model.mean.device.type == "cpu" else None
-        if free is not None and self._score_bytes(image) > free:  # the system would end the process instead of failing
+        if free is not None and self._bytes_needed(image) > free:  # the system would end the process instead of failing
             raise MemoryError
         if min(height, width) < _LEAST_SIDES[-1]:
             missing = (max(0, self.least_side - height), max(0, self.least_side - width))
             image = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
         return predict_image(self.model, image, (image.shape[0], image.shape[1]))[:height, :width]
 
-    def _score_bytes(self, image: Pixels) -> int:
-        """Bytes of the scores of all classes at the image's size, which no prediction can do without."""
-        return int(4 * self.model.num_classes * image.shape[0] * image.shape[1])
+    def _bytes_needed(self, image: Pixels) -> int:
+        """Least that choosing the classes of an image takes beyond the network's own, at the usual stride of 8."""
+        size = (image.shape[0], image.shape[1])
+        return peak_bytes(self.model.num_classes, size, size, 8, WHOLE)
 
     def _too_large(self, image: Pixels) -> str:
         free = free_bytes() if self.model.mean.device.type == "cpu" else torch.cuda.mem_get_info()[0]
         return (
-            f"{image.shape[1]}x{image.shape[0]} pixels take more memory than there is: the scores of "
-            f"{self.model.num_classes} classes alone are {self._score_bytes(image) / 2**30:.2f} GiB, free are "
+            f"{image.shape[1]}x{image.shape[0]} pixels take more memory than there is: beside the network's own, "
+            f"{self.model.num_classes} classes take {self._bytes_needed(image) / 2**30:.2f} GiB, free are "
             f"{'unknown' if free is None else f'{free / 2**30:.2f} GiB'}; predict a smaller copy, or parts of it"
         )
 

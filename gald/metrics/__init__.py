@@ -2,11 +2,11 @@
 
 from gald.metrics._tally import Counts, Mask
 from gald.metrics.border import BORDER
-from gald.metrics.boundary import WIDTHS
 from gald.metrics.confusion import Scores, confusion_matrix, confusion_on_device, scores
 from gald.metrics.counts import CountTable, Layout, count_image
 from gald.metrics.detail import detail_per_class, detail_scores
 from gald.metrics.objects import area_edges, component_areas
+from gald.params import WIDTHS
 
 __all__ = [
     "BORDER",

@@ -13,9 +13,7 @@ import numpy as np
 from gald.datasets import IGNORE_INDEX
 from gald.metrics._matching import largest, match, smallest, squares
 from gald.metrics._tally import Counts, Mask, tally
-
-WIDTHS = (1, 3, 5, 9, 12)
-"""Widths in pixels: one row on each side of a boundary, and those of Gated-SCNN (Takikawa et al., ICCV 2019)."""
+from gald.params import WIDTHS
 
 
 def boundary_rings(mask: Mask, widths: tuple[int, ...] = WIDTHS) -> Mask:

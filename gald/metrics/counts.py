@@ -23,9 +23,10 @@ from gald.datasets import IGNORE_INDEX
 from gald.errors import StaleMetrics
 from gald.metrics._tally import Counts, Mask, tally
 from gald.metrics.border import BORDER, border_zones
-from gald.metrics.boundary import WIDTHS, boundary_f, boundary_iou, boundary_rings
+from gald.metrics.boundary import boundary_f, boundary_iou, boundary_rings
 from gald.metrics.confusion import check_ids
 from gald.metrics.objects import objects
+from gald.params import WIDTHS
 
 _FORMAT = 1
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file knows; the clock must not enter the bytes

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gald.metrics.boundary import WIDTHS
 from gald.metrics.confusion import mean_of_known, ratio, scores
 from gald.metrics.counts import CountTable
+from gald.params import WIDTHS
 
 
 def detail_scores(table: CountTable) -> dict[str, float]:

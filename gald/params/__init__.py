@@ -10,7 +10,7 @@ from gald.params._paper import paper_params
 from gald.params._protocols import load_protocol, protocol_names
 from gald.params._run_params import RunParams
 from gald.params._runs import Run
-from gald.params._scores import COSTS, SCORES, WIDTHS, ZONES
+from gald.params._scores import COSTS, SCORES, WIDTHS
 from gald.params._sections import (
     AuxHead,
     Choice,
@@ -40,7 +40,6 @@ __all__ = [
     "COSTS",
     "SCORES",
     "WIDTHS",
-    "ZONES",
     "AuxHead",
     "Cell",
     "Choice",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 WIDTHS = (1, 3, 5, 9, 12)
-"""Distances to a boundary in pixels: 3, 5, 9 and 12 as the literature on boundaries has them, and the very edge."""
+"""Distances to a boundary in pixels: the very edge, and those of Gated-SCNN (Takikawa et al., ICCV 2019)."""
 
-ZONES = ("nearest to the image's border", "second", "third", "inside")
-"""Zones of distance to the image's border, see `gald.metrics.counts.BORDER`."""
-
-_QUARTERS = ("smallest quarter of objects", "second quarter", "third quarter", "largest quarter")
+_QUARTERS = ("smallest quarter", "second quarter", "third quarter", "largest quarter")
+_ZONES = 4
 
 SCORES: dict[str, str] = {
     "mean_iou": "mIoU (%)",
@@ -18,9 +16,9 @@ SCORES: dict[str, str] = {
     **{f"trimap_mean_iou_{width}": f"Trimap mIoU, {width} px (%)" for width in WIDTHS},
     **{f"boundary_iou_{width}": f"Boundary IoU, {width} px (%)" for width in WIDTHS},
     **{f"boundary_f_{width}": f"Boundary F-score, {width} px (%)" for width in WIDTHS},
-    **{f"object_accuracy_{place}": f"Accuracy, {name} (%)" for place, name in enumerate(_QUARTERS, 1)},
+    **{f"object_accuracy_{place}": f"Object accuracy, {name} (%)" for place, name in enumerate(_QUARTERS, 1)},
     **{f"object_found_{place}": f"Objects found, {name} (%)" for place, name in enumerate(_QUARTERS, 1)},
-    **{f"border_mean_iou_{place}": f"mIoU, zone {name} (%)" for place, name in enumerate(ZONES, 1)},
+    **{f"border_mean_iou_{zone}": f"mIoU, border zone {zone} of {_ZONES} (%)" for zone in range(1, _ZONES + 1)},
 }
 """Scores of a run, fractions in files and percent when printed; `gald.metrics.detail` says how each is computed."""
 

@@ -14,7 +14,7 @@ from gald.commands._predict_files import plan
 from gald.commands.predict import Predictor, predict, read, voc_palette
 from gald.datasets import load_spec
 from gald.errors import DatasetError, ModelError, ParamsError
-from gald.inference import channels_last
+from gald.inference import WHOLE, channels_last, peak_bytes
 from gald.inference import predict as predict_image
 from gald.models import weights as weights_file
 from gald.models.segmentor import build_segmentor
@@ -217,11 +217,15 @@ def test_results_never_lie_among_the_pictures(weights: Path) -> None:
     assert written("in") == {"a.png", "out/a-mask.png", "out/a-overlay.png"}
 
 
+def needed(size: tuple[int, int]) -> int:
+    return peak_bytes(11, size, size, 8, WHOLE)
+
+
 @pytest.mark.parametrize("how", ["too little is free", "the allocator fails"])
 def test_too_large_a_picture_names_the_memory(weights: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     large, small = picture("large.png", (64, 128)), picture("small.png", (8, 8))
     if how == "too little is free":
-        monkeypatch.setattr(module, "free_bytes", lambda: 2**18)  # 11 classes x 64 x 128 x 4 bytes are 1.375 times that
+        monkeypatch.setattr(module, "free_bytes", lambda: needed((64, 128)) - 1)
     else:
         real, calls = module.predict_image, itertools.count()
 
@@ -233,7 +237,7 @@ def test_too_large_a_picture_names_the_memory(weights: Path, monkeypatch: pytest
         monkeypatch.setattr(module, "predict_image", fail)
         monkeypatch.setattr(module, "free_bytes", lambda: None)
     (problem,) = predict([large, small], weights, Path("out"))
-    assert problem.startswith("large.png: 128x64 pixels take more memory than there is: the scores of 11 classes alone")
+    assert problem.startswith("large.png: 128x64 pixels take more memory than there is: beside the network's own, 11")
     assert "small-mask.png" in written("out")
     assert "large-mask.png" not in written("out")
 
