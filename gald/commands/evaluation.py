@@ -7,6 +7,7 @@ nothing is scored.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -114,10 +115,11 @@ def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -
     with ExitStack() as stack:
         writers = _writers(question, run, ids, stack)
         stack.enter_context(threads(params.threads))
-        counts = list(_answered(images, Predictor(run, params, classes), writers, layout, len(ids)))
+        answered = _answered(images, Predictor(run, params, classes), writers, layout, len(ids))
+        # Collected as they come: an image's counts take megabytes until the table keeps what is not zero of them.
+        table = CountTable.of(tuple(ids) if labelled else (), layout, answered)
     if not labelled:
         return f"{len(ids)} images predicted; there is no ground truth, so nothing is scored\n" + _kept(question)
-    table = CountTable.of(tuple(ids), layout, counts)
     found = {"run": run.name, "protocol": protocol(params, len(classes)), "images": len(ids), **scored(table, classes)}
     if question.out is not None:
         files.write_json(question.out, found)
@@ -136,6 +138,8 @@ def describe(found: dict[str, Any]) -> str:
 
 def _asked(run: Run, question: Question) -> EvaluateParams:
     params = run.params.evaluate
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ParamsError("processes share only what the params ask for; start a question of its own without torchrun")
     if question.protocol is not None:
         found = load_protocol(question.protocol, list(run.params.train.crop_size), paths.PARAMS)
         params = params.model_copy(update={"protocol": found})
@@ -153,6 +157,9 @@ def _check(question: Question, split: str, labelled: bool) -> None:
         raise ParamsError(
             f"{what} has no ground truth to score: add --save-predictions FOLDER or --submission FILE.zip"
         )
+    for option, path in (("-o", question.out), ("--submission", question.submission)):
+        if path is not None and path.is_dir():
+            raise ParamsError(f"{option} {path} is a folder; name a file")
     if not labelled and question.out is not None:
         raise ParamsError(f"-o {question.out}: there is no ground truth, so there are no scores to write; leave it out")
 
@@ -200,7 +207,12 @@ def _pictures(folder: Path) -> dict[str, Path]:
     jobs, problems = plan([folder], Path(".no-results-here"))
     if problems:
         raise DatasetError("\n".join(problems))
-    return {job.image.relative_to(folder).with_suffix("").as_posix(): job.image for job in jobs}
+    found: dict[str, Path] = {}
+    for job in jobs:
+        name = job.image.relative_to(folder).with_suffix("").as_posix()
+        if found.setdefault(name, job.image) != job.image:
+            raise DatasetError(f"--images: {found[name]} and {job.image} would have one mask; rename one of them")
+    return found
 
 
 def _of_folder(pictures: dict[str, Path]) -> Iterator[_Image]:

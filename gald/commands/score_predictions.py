@@ -125,7 +125,8 @@ def _matched(folder: Path, ids: list[str]) -> list[Path]:
         elif not candidates:
             problems.append(f"missing: {sample_id}.png")
         else:
-            problems.append(f"ambiguous: {sample_id} might be {', '.join(path.name for path in candidates)}")
+            names = ", ".join(path.relative_to(folder).as_posix() for path in candidates)
+            problems.append(f"ambiguous: {sample_id} might be {names}; leave one")
     used = set(found)
     if len(used) < len(found):
         twice = next(path for path in used if found.count(path) > 1)

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import weakref
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from gald.datasets import load_spec
 from gald.datasets._reader import PreparedSplit
 from gald.errors import DatasetError, GaldError, ParamsError, StaleMetrics
 from gald.evaluate.run import evaluate
-from gald.metrics import scores
+from gald.metrics import count_image, scores
 from gald.params import Run
 from gald.train.run import train
 from tests.unit.conftest import REPOSITORY, scene, write_samples
@@ -232,6 +234,7 @@ def test_a_test_server_gets_raw_ids_under_its_own_names(
         (Question(images=Path("nowhere"), masks=Path("kept")), "--images nowhere: no such folder"),
         (Question(submission=Path("x.zip")), "CamVid has no test server"),
         (Question(masks=Path("params")), "--save-predictions params: it is not empty"),
+        (Question(protocol="sliding", out=Path("params")), "-o params is a folder; name a file"),
     ],
 )
 def test_a_question_that_cannot_be_answered_is_refused_before_anything_is_predicted(
@@ -240,6 +243,40 @@ def test_a_question_that_cannot_be_answered_is_refused_before_anything_is_predic
     monkeypatch.setattr("gald.commands.evaluation.Predictor", None)
     with pytest.raises(GaldError, match=message):
         evaluate_otherwise(trained, question)
+
+
+def test_processes_do_not_each_answer_a_question(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ParamsError, match="without torchrun"):
+        evaluate_otherwise(trained, Question(protocol="sliding", masks=Path("kept")))
+    assert not Path("kept").exists()
+
+
+def test_counts_of_images_are_not_held_as_they_come(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted(dict):  # a dict bears no weak reference
+        pass
+
+    held: weakref.WeakValueDictionary[int, Counted] = weakref.WeakValueDictionary()
+    most = []
+
+    def noted(*arguments: Any) -> Counted:
+        counts = Counted(count_image(*arguments))
+        held[len(most)] = counts
+        most.append(len(held))
+        return counts
+
+    monkeypatch.setattr("gald.commands.evaluation.count_image", noted)
+    evaluate_otherwise(trained, Question(protocol="whole"))
+    assert len(most) == 5
+    assert max(most) <= 2
+
+
+def test_pictures_whose_masks_would_have_one_name_are_refused(trained: Run) -> None:
+    for name in ("a.png", "a.bmp"):
+        files.write_bytes(Path("images") / name, png(np.zeros((40, 52, 3), np.uint8)))
+    with pytest.raises(DatasetError, match=r"images/a\.bmp and images/a\.png would have one mask"):
+        evaluate_otherwise(trained, Question(images=Path("images"), masks=Path("kept")))
+    assert not Path("kept").exists()
 
 
 def test_an_untrained_run_answers_nothing(trained: Run) -> None:
