@@ -40,7 +40,7 @@ def render(first: Side, second: Side, shown: Sequence[Section], resampled: Resam
         kind=_kind(resampled),
         number=points(resampled.difference, signed=True, decimals=2),
         interval=[points(end, signed=True, decimals=2) for end in resampled.interval],
-        distinguishable=resampled.distinguishable,
+        says=resampled.says,
         label=LABEL,
         sections=[_section(section) for section in shown],
         ways=[

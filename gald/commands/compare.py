@@ -68,10 +68,9 @@ def compare(first: Run, second: Run, out: Path) -> str:
 def outcome(resampled: Resampled) -> str:
     """Say what the bootstrap says, with its label."""
     low, high = (points(end, signed=True, decimals=2) for end in resampled.interval)
-    says = "the interval leaves zero out" if resampled.distinguishable else "not distinguishable"
     return (
         f"mIoU {points(resampled.difference, signed=True, decimals=2)} points, 95 % bootstrap interval {low} to {high} "
-        f"({resampled.resamples} resamples of {resampled.images} images): {says}; {LABEL}."
+        f"({resampled.resamples} resamples of {resampled.images} images): {resampled.says}; {LABEL}."
     )
 
 

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 LABEL = "of these two weight files on such images, not of the methods"
 RESAMPLES = 10_000
+MIN_IMAGES = 6  # of fewer, all change the same way by chance in more than 5 % of cases, and so would every draw
 _CELLS = 1 << 20  # multiplicities held at a time: 8 MiB, and twice that while they are counted
 
 Counts = npt.NDArray[np.int64]
@@ -58,8 +59,15 @@ class Resampled:
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the interval leaves zero out."""
-        return self.interval[0] > 0 or self.interval[1] < 0
+        """Whether the interval leaves zero out, and there are images enough for that to mean anything."""
+        return self.images >= MIN_IMAGES and (self.interval[0] > 0 or self.interval[1] < 0)
+
+    @property
+    def says(self) -> str:
+        """The verdict in a clause."""
+        if self.images < MIN_IMAGES:
+            return f"fewer than {MIN_IMAGES} images, no verdict"
+        return "the interval leaves zero out" if self.distinguishable else "not distinguishable"
 
 
 def paired_bootstrap(

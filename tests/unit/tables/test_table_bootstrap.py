@@ -60,6 +60,16 @@ def test_a_class_that_a_draw_lacks_is_left_out_of_it():
     assert len(set(expected)) == 3
 
 
+@pytest.mark.parametrize("images", [1, 5, 6])
+def test_a_few_images_give_no_verdict(images: int):
+    worse = np.tile([[[4, 8, 8], [4, 8, 8]]], (images, 1, 1))
+    better = np.tile([[[8, 8, 8], [8, 8, 8]]], (images, 1, 1))
+    found = paired_bootstrap(worse, better, resamples=50)
+    assert found.interval == pytest.approx((2 / 3, 2 / 3))
+    assert found.distinguishable == (images == 6)
+    assert found.says == ("the interval leaves zero out" if images == 6 else "fewer than 6 images, no verdict")
+
+
 def test_images_without_a_labelled_pixel_move_nothing_and_alone_are_refused():
     first, second = (per_class(confusions(seed).sum(axis=0, keepdims=True)) for seed in (1, 2))
     empty = np.zeros((1, 4, 3), np.int64)
