@@ -119,7 +119,9 @@ def _evaluate(args: argparse.Namespace) -> None:
         sys.stdout.write(evaluate_otherwise(run, Question(*asked), store=_store()))
         return
     from gald.evaluate.run import evaluate
+    from gald.train.voices import of_several
 
+    of_several()
     evaluate(run, store=_store())
     _tell_progress(run)
 

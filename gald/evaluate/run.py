@@ -150,9 +150,10 @@ def _count_split(
     told, total = time.monotonic(), len(left)
     for number, (index, counts) in enumerate(counted(predicted(), layout, counters), 1):
         journal.append(index, counts)
-        if time.monotonic() - told > _TELL_EVERY_S:
+        if place.rank == 0 and time.monotonic() - told > _TELL_EVERY_S:
             told = time.monotonic()
-            _LOG.info("%s: %d of %d images", run.name, len(split) - total + number, len(split))
+            counted_by_all = max(0, len(split) - (total - number) * place.size)  # the others are about as far
+            _LOG.info("%s: %d of %d images", run.name, counted_by_all, len(split))
 
 
 def counted(

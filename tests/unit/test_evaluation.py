@@ -304,3 +304,16 @@ def test_the_command_line_asks_what_was_typed(monkeypatch: pytest.MonkeyPatch, t
     assert cli.main(["evaluate", "full/camvid", "--predictions", "theirs", "--protocol", "whole"]) == 2
     assert cli.main(["evaluate", "camvid", "--predictions", "theirs"]) == 2
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize(("rank", "tells"), [("0", True), ("1", False)])
+def test_of_several_processes_the_first_tells_how_far_the_suite_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], rank: str, tells: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REPOSITORY / "params", "params")
+    monkeypatch.setattr("gald.evaluate.run.evaluate", lambda run, **_: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    assert cli.main(["evaluate", "mini/cityscapes/psp-seed1"]) == 0
+    assert ("runs trained" in capsys.readouterr().err) == tells
