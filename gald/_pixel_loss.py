@@ -63,7 +63,7 @@ class PixelSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, mask: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         """Compute both sums in float64 from scores (N, K, h, w) and a mask (N, H, W)."""
-        with torch.autocast(scores.device.type, enabled=False), _full_precision():
+        with torch.autocast(scores.device.type, enabled=False), full_precision():
             work = _Batch(scores, mask, rule)
             kept = None if rule.hard is None else hard_pixels(work.true_probabilities(), rule.hard)
             total, weight, gradient = work.sums(kept, with_gradient=ctx.needs_input_grad[0])
@@ -257,7 +257,7 @@ def _strip(logits: Tensor, target: Tensor, valid: Tensor, rule: Rule) -> tuple[T
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """Keep matrix products of float32 from being rounded to TF32, which users allow for convolutions' sake."""
     products = torch.backends.cuda.matmul
     before = products.fp32_precision

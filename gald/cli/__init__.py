@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gald import __version__, watch
@@ -38,23 +40,40 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def _configure_logging(log: Path | None) -> None:
+@contextmanager
+def _messages(log: Path | None) -> Iterator[None]:
+    """Send the package's messages to the terminal, and to a file if one is named, for the length of the block."""
     console = logging.StreamHandler(sys.stderr)
     console.setFormatter(logging.Formatter("%(message)s"))
+    handlers: list[logging.Handler] = [console]
     LOGGER.addHandler(console)
     LOGGER.setLevel(logging.INFO)
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(log, mode="w")
-        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        LOGGER.addHandler(file)
+    try:
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            file = logging.FileHandler(log, mode="w")
+            file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+            handlers.append(file)
+            LOGGER.addHandler(file)
+        yield
+    finally:
+        for handler in handlers:
+            LOGGER.removeHandler(handler)
+            handler.close()
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; return the exit status: 0 done, 1 failed, 2 refused params, 75 stopped and resumable."""
     args = parser().parse_args(argv)
     try:
-        _configure_logging(args.log)
+        with _messages(args.log):
+            return _status(args)
+    except OSError as error:  # the log cannot be written
+        return _fail(args.verb, error, 1)
+
+
+def _status(args: argparse.Namespace) -> int:
+    try:
         if args.verb != "train":  # which saves its state before it ends
             watch.end_with_parent()
         args.action(args)

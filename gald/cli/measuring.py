@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gald.cli._verb import Verb
 
-BENCHMARKS = ("block", "loader", "loss", "pipeline", "prepare", "step", "tracking", "train")
+BENCHMARKS = ("block", "evaluate", "loader", "loss", "pipeline", "prepare", "step", "tracking", "train")
 
 
 def add(verb: Verb) -> None:

@@ -67,6 +67,8 @@ def score_predictions(
     """
     prepared = paths.prepared(edition, dataset)
     manifest = PreparedSplit(prepared, ()).manifest
+    if "source" not in manifest:
+        raise DatasetError(f"{prepared} was prepared by an older version: run `gald prepare {edition}/{dataset}` again")
     spec = load_spec(dataset, manifest["source"])
     truth = PreparedSplit(prepared, [split or spec.eval_split], store=store)
     name = truth.splits[0]

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor
 
 from gald._loss_resizing import weights_between
@@ -78,6 +77,8 @@ class Band(NamedTuple):
 @lru_cache(_KEPT)
 def linear(old: int, new: int, align_corners: bool) -> Matrix:
     """Sparse matrix (new, old) of linear interpolation; its positions are rounded as torch's are for float32."""
+    from scipy import sparse  # not at the top: a training starts without it
+
     weights, _, _ = weights_between(old, new, torch.float32, align_corners)
     return sparse.csr_array(weights.numpy())
 
@@ -89,6 +90,8 @@ def tiles(axis: Axis) -> tuple[tuple[Matrix, NDArray[np.float64]], ...]:
     A matrix' rows add up to the shares, and the shares of all tiles to 1: pixels that several tiles cover count each
     of them equally.
     """
+    from scipy import sparse
+
     covered = min(axis.tile, axis.length)
     count = np.zeros(axis.length)
     for start in axis.starts:
@@ -107,6 +110,8 @@ def tiles(axis: Axis) -> tuple[tuple[Matrix, NDArray[np.float64]], ...]:
 @lru_cache(_KEPT)
 def joint_bands(axis: Axis, rows: int, device: torch.device) -> tuple[Band | None, ...]:
     """Bands of `rows` rows for the features of all tiles, one tile after the other."""
+    from scipy import sparse
+
     matrix = sparse.csr_array(sparse.hstack([matrix for matrix, _ in tiles(axis)]))
     return _bands(matrix, np.ones(axis.size), rows, device)
 
@@ -114,6 +119,8 @@ def joint_bands(axis: Axis, rows: int, device: torch.device) -> tuple[Band | Non
 @lru_cache(_KEPT)
 def tile_bands(axis: Axis, tile: int, rows: int, device: torch.device) -> tuple[Band | None, ...]:
     """Bands of `rows` rows for the features of one tile, whose weights add up to 1; None where it does not reach."""
+    from scipy import sparse
+
     matrix, share = tiles(axis)[tile]
     inverse = np.divide(1, share, out=np.zeros_like(share), where=share > 0)
     return _bands(sparse.csr_array(sparse.diags_array(inverse) @ matrix), share, rows, device)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gald._pixel_loss import _full_precision
+from gald._pixel_loss import full_precision
 from gald.inference._axis import Band, joint_bands, tile_bands
 from gald.inference._tiles import Size
 from gald.inference._views import View
@@ -72,7 +72,7 @@ def blocks(views: list[View], size: Size, *, probabilities: bool) -> Iterator[tu
     shape = block_shape(count, device.type)
     sources = list(_sources(views, shape, device, apart=probabilities))
     work = _Block(count, shape, device, probabilities=probabilities)
-    with torch.autocast(device.type, enabled=False), _full_precision():
+    with torch.autocast(device.type, enabled=False), full_precision():
         for row, top in enumerate(range(0, size[0], shape.rows)):
             for column, left in enumerate(range(0, size[1], shape.columns)):
                 work.start(top, left, min(shape.rows, size[0] - top), min(shape.columns, size[1] - left))

@@ -70,7 +70,7 @@ def _read(path: Path, run: Run) -> dict[str, Any]:
 
 
 def refuse_mixed_data(runs: Iterable[Measured]) -> None:
-    """Refuse runs of one benchmark that were scored on different prepared data.
+    """Refuse runs of one benchmark that were scored on different prepared data, or by other sizes of objects.
 
     Raises
     ------
@@ -85,6 +85,11 @@ def refuse_mixed_data(runs: Iterable[Measured]) -> None:
                 f"{other.name} and {run.name} were scored on different prepared data of {run.dataset}: run "
                 f"`gald train` and `gald evaluate` for the one that does not match "
                 f"{paths.manifest(run.metrics['edition'], run.dataset)}"
+            )
+        if other.metrics.get("area_edges") != run.metrics.get("area_edges"):
+            raise StaleMetrics(
+                f"{other.name} and {run.name} were scored with different sizes of objects of {run.dataset}: run "
+                f"`gald evaluate` for the one that does not match {paths.objects(run.metrics['edition'], run.dataset)}"
             )
 
 

@@ -53,7 +53,7 @@ def test_every_stage_of_smoke_asks_for_every_file_of_every_run(in_root):
     assert graph.stage_files(suite, "prepare")[:3] == [
         "data/prepared/mini/cityscapes/manifest.json",
         "reports/datasets/mini/cityscapes.html",
-        "data/packed/mini/cityscapes/store.json",
+        "reports/datasets/mini/cityscapes-objects.json",
     ]
     train = graph.stage_files(suite, "train")
     assert len(train) == 5 * len(suite.runs) == 20
@@ -71,8 +71,8 @@ def test_every_stage_of_smoke_asks_for_every_file_of_every_run(in_root):
         *("reports/smoke/index.html", "reports/smoke/figures", "reports/smoke/gallery", ".gald/tracking/smoke.json"),
     }
     everything = graph.files_up_to(suite)
-    assert len(everything) == len(set(everything)) == 2 + 6 + 20 + 8 + 8
-    assert graph.files_up_to(suite, "prepare") == everything[:8]
+    assert len(everything) == len(set(everything)) == 2 + 8 + 20 + 8 + 8
+    assert graph.files_up_to(suite, "prepare") == everything[:10]
 
 
 def test_the_plan_makes_exactly_the_files_asked_for(plan_folder):

@@ -11,6 +11,8 @@ rule evaluate:
     conda:
         "../envs/gald.yaml"
     threads: lambda wildcards: run_of(wildcards).params.evaluate.threads
+    resources:
+        gpu=gpus_of,
     params:
         sections=lambda wildcards: run_of(wildcards).evaluate_json,
         digest=lambda wildcards: run_of(wildcards).evaluate_digest(),
