@@ -145,6 +145,14 @@ def test_files_that_might_be_several_samples_are_told(prepared: Path) -> None:
         score_predictions("mini", "camvid", folder, split=None, ids="train", out=None)
 
 
+def test_data_of_an_older_version_are_to_be_prepared_again(prepared: Path) -> None:
+    manifest = read(prepared / "manifest.json")
+    del manifest["source"]
+    files.write_json(prepared / "manifest.json", manifest)
+    with pytest.raises(DatasetError, match="older version: run `gald prepare mini/camvid` again"):
+        score_predictions("mini", "camvid", prepared, split=None, ids="train", out=None)
+
+
 def test_raw_ids_are_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     spec, folder = load_spec("cityscapes"), paths.prepared("mini", "cityscapes")

@@ -109,6 +109,12 @@ def test_runs_scored_on_other_prepared_data_are_refused(suite):
         build_table(suite, "components")
 
 
+def test_runs_scored_with_other_sizes_of_objects_are_refused(suite):
+    rewrite(paths.metrics(suite.runs[2].name), area_edges=[16, 64, 257])
+    with pytest.raises(StaleMetrics, match=r"different sizes of objects of \w+: run .*-objects\.json"):
+        build_table(suite, "components")
+
+
 def test_damaged_metrics_are_one_clear_line(suite):
     paths.metrics(suite.runs[0].name).write_text('{"run": ')
     with pytest.raises(StaleMetrics, match=r"no valid JSON .*gald evaluate"):
