@@ -104,8 +104,12 @@ def _counts(run: Measured) -> CountTable:
     listing, file = paths.predictions_json(run.name), paths.counts(run.name)
     if not listing.exists() or not file.exists():
         raise StaleMetrics(f"{file} or the list beside it is missing: {again}")
-    kept = json.loads(listing.read_text())
-    if kept["run_sha256"] != run.metrics["run_sha256"] or sha256(file) != kept.get("counts", {}).get("sha256"):
+    try:
+        kept = json.loads(listing.read_text(encoding="utf-8"))
+        promised = (kept["run_sha256"], kept["counts"]["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StaleMetrics(f"{listing} is damaged ({error}): {again}") from error
+    if promised != (run.metrics["run_sha256"], sha256(file)):
         raise StaleMetrics(f"{file} is not what belongs to {paths.metrics(run.name)}: {again}")
     return CountTable.read(file)
 

@@ -22,6 +22,8 @@ def read_edges(edition: str, dataset: str) -> tuple[int, ...]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         edges, made_of = tuple(map(int, content["area_edges"])), content["manifest_sha256"]
+        if len(edges) != 3 or list(edges) != sorted(edges):
+            raise ValueError(f"area_edges are {edges}, not three ascending areas")
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing, which says how large objects are: {again}") from None
     except (ValueError, KeyError, TypeError) as error:

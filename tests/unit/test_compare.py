@@ -99,6 +99,13 @@ def test_unlike_runs_and_results_that_do_not_belong_are_refused(
     counts.write_bytes(paths.counts(first.name).read_bytes())
     with pytest.raises(StaleMetrics, match=rf"{counts} is not what belongs to .*: run `gald evaluate {second.name}`"):
         compare(first, second, Path("out"))
+    listing = paths.predictions_json(second.name)
+    whole = listing.read_text()
+    for damage in (whole[:-4], '{"run_sha256": "0"}', "[]"):
+        listing.write_text(damage)
+        with pytest.raises(StaleMetrics, match=rf"{listing} is damaged .*: run `gald evaluate {second.name}`"):
+            compare(first, second, Path("out"))
+    listing.write_text(whole)
     counts.unlink()
     with pytest.raises(StaleMetrics, match="is missing"):
         compare(first, second, Path("out"))
