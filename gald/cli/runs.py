@@ -111,6 +111,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.predictions is not None:
         _score_predictions(args)
         return
+    if args.ids != "train":
+        raise ParamsError("--ids says what the pixels of --predictions are; give both or neither")
     run = _run(args.run, args.digest, evaluate=True)
     asked = (args.protocol, args.split, args.images, args.save_predictions, args.submission, args.out)
     if any(one is not None for one in asked):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gald import files, paths
+from gald import files, paths, provenance
 from gald.commands._evaluation_masks import MaskFolder, SubmissionArchive
 from gald.commands._predict_files import plan
 from gald.commands.predict import read
@@ -120,7 +120,15 @@ def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -
         table = CountTable.of(tuple(ids) if labelled else (), layout, answered)
     if not labelled:
         return f"{len(ids)} images predicted; there is no ground truth, so nothing is scored\n" + _kept(question)
-    found = {"run": run.name, "protocol": protocol(params, len(classes)), "images": len(ids), **scored(table, classes)}
+    found = {
+        "run": run.name,
+        "protocol": protocol(params, len(classes)),
+        "images": len(ids),
+        **scored(table, classes),
+        "run_sha256": files.sha256(paths.run_json(run.name)),
+        "manifest_sha256": split.manifest_sha256,
+        "evaluation_code_digest": provenance.code_digest(),
+    }
     if question.out is not None:
         files.write_json(question.out, found)
     return describe(found) + _kept(question)

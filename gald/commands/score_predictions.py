@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gald import files, paths
+from gald import files, paths, provenance
 from gald.commands.evaluation import describe
 from gald.datasets import IGNORE_INDEX, _png, load_spec
 from gald.datasets._objects import read_edges
@@ -89,9 +89,16 @@ def score_predictions(
     result = scored(counts, [*classes, "no class"])
     result["per_class"].pop()
     result["absent"].remove("no class")
-    text = f"masks of {folder} ({ids} ids), scored at the mask's size on {name}"
-    found = {"protocol": {"name": "given", "text": text, "split": name, "classes": len(classes)}, "images": len(truth)}
-    found |= result
+    text = f"masks of {folder} ({ids} ids), {edition}/{dataset}, scored at the mask's size on {name}"
+    found = {
+        "dataset": dataset,
+        "edition": edition,
+        "protocol": {"name": "given", "text": text, "split": name, "classes": len(classes)},
+        "images": len(truth),
+        **result,
+        "manifest_sha256": truth.manifest_sha256,
+        "evaluation_code_digest": provenance.code_digest(),
+    }
     if out is not None:
         files.write_json(out, found)
     return describe(found)

@@ -42,9 +42,9 @@ def test_the_same_protocol_gives_the_same_scores_and_leaves_the_results(trained:
     before = {path: files.sha256(path) for path in (paths.metrics(trained.name), paths.counts(trained.name))}
     text = evaluate_otherwise(trained, Question(protocol="whole", out=Path("scores.json")))
     found, expected = read(Path("scores.json")), read(paths.metrics(trained.name))
-    assert {key: found[key] for key in ("scores", "per_class", "protocol")} == {
-        key: expected[key] for key in ("scores", "per_class", "protocol")
-    }
+    made_of = ("run", "run_sha256", "manifest_sha256", "evaluation_code_digest")
+    for key in ("scores", "per_class", "protocol", *made_of):
+        assert found[key] == expected[key]
     assert f"mIoU{'':<45}{100 * expected['scores']['mean_iou']:.1f} %" in text
     assert {path: files.sha256(path) for path in before} == before
 
@@ -73,7 +73,9 @@ def test_kept_masks_score_what_the_run_scores(trained: Run, prepared: Path) -> N
     assert theirs["scores"] == ours["scores"]
     assert theirs["per_class"] == ours["per_class"]
     assert theirs["absent"] == ours["absent"]
-    assert "masks of kept/ids (train ids)" in text
+    assert "masks of kept/ids (train ids), mini/camvid" in text
+    assert (theirs["edition"], theirs["dataset"]) == ("mini", "camvid")
+    assert all(theirs[key] == ours[key] for key in ("manifest_sha256", "evaluation_code_digest"))
 
 
 def test_predictions_without_a_class_are_wrong_but_give_no_class_a_pixel(prepared: Path) -> None:
@@ -311,6 +313,7 @@ def test_the_command_line_asks_what_was_typed(monkeypatch: pytest.MonkeyPatch, t
     assert (asked[1][1]["ids"], asked[1][1]["split"], asked[1][1]["out"]) == ("raw", "val", None)
     assert cli.main(["evaluate", "full/camvid", "--predictions", "theirs", "--protocol", "whole"]) == 2
     assert cli.main(["evaluate", "camvid", "--predictions", "theirs"]) == 2
+    assert cli.main(["evaluate", name, "--ids", "raw", "-o", "c.json"]) == 2
     assert len(asked) == 2
 
 
