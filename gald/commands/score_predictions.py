@@ -22,6 +22,7 @@ from gald.commands.evaluation import describe
 from gald.datasets import IGNORE_INDEX, _png, load_spec
 from gald.datasets._objects import read_edges
 from gald.datasets._reader import PreparedSplit, Store
+from gald.datasets._spec import DatasetSpec
 from gald.errors import DatasetError
 from gald.evaluate.record import scored
 from gald.metrics.counts import CountTable, Layout, count_image
@@ -65,15 +66,8 @@ def score_predictions(
     DatasetError
         The benchmark is not prepared, the split is unlabelled, or files do not fit it: all problems at once.
     """
-    prepared = paths.prepared(edition, dataset)
-    manifest = PreparedSplit(prepared, ()).manifest
-    if "source" not in manifest:
-        raise DatasetError(f"{prepared} was prepared by an older version: run `gald prepare {edition}/{dataset}` again")
-    spec = load_spec(dataset, manifest["source"])
-    truth = PreparedSplit(prepared, [split or spec.eval_split], store=store)
-    name = truth.splits[0]
-    if not manifest["splits"][name].get("labelled", True):
-        raise DatasetError(f"{prepared}: the labels of split {name!r} are not published, so nothing can be scored")
+    spec, truth = _opened(edition, dataset, split, store)
+    manifest, name = truth.manifest, truth.splits[0]
     table = _table(spec.lookup() if ids == "raw" else None, len(manifest["classes"]))
     found_files = _matched(folder, truth.ids)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -102,6 +96,20 @@ def score_predictions(
     if out is not None:
         files.write_json(out, found)
     return describe(found)
+
+
+def _opened(edition: str, dataset: str, split: str | None, store: Store) -> tuple[DatasetSpec, PreparedSplit]:
+    """Open the labelled split that is scored."""
+    prepared = paths.prepared(edition, dataset)
+    manifest = PreparedSplit(prepared, ()).manifest
+    if "source" not in manifest:
+        raise DatasetError(f"{prepared} was prepared by an older version: run `gald prepare {edition}/{dataset}` again")
+    spec = load_spec(dataset, manifest["source"])
+    truth = PreparedSplit(prepared, [split or spec.eval_split], store=store)
+    name = truth.splits[0]
+    if not manifest["splits"][name].get("labelled", True):
+        raise DatasetError(f"{prepared}: the labels of split {name!r} are not published, so nothing can be scored")
+    return spec, truth
 
 
 def _table(lookup: npt.NDArray[np.int16] | None, num_classes: int) -> npt.NDArray[np.uint8]:
