@@ -176,6 +176,11 @@ def evaluation_dir(run: str) -> Path:
     return STATE / "evaluations" / run
 
 
+def question_dir(run: str, identity: str) -> Path:
+    """Folder of what a question of its own about a run has counted, by the digest of what decides the counts."""
+    return STATE / "questions" / run / identity[:16]
+
+
 def trial_dir(run: str) -> Path:
     """Folder of what trials of a run's recipe leave; never a result."""
     return STATE / "trials" / run

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gald import files, paths, provenance
+from gald import files, locking, paths, provenance
 from gald.commands._evaluation_masks import MaskFolder, SubmissionArchive
 from gald.commands._predict_files import plan
 from gald.commands.predict import read
@@ -26,10 +26,11 @@ from gald.datasets import load_spec
 from gald.datasets._objects import read_edges
 from gald.datasets._reader import PreparedSplit, Store
 from gald.errors import DatasetError, ParamsError
+from gald.evaluate.journal import Journal
 from gald.evaluate.predictor import Predictor
 from gald.evaluate.protocol import protocol
 from gald.evaluate.record import checked_record, scored
-from gald.evaluate.run import percent, threads
+from gald.evaluate.run import count_split, identity, percent, threads
 from gald.metrics import Mask
 from gald.metrics.counts import CountTable, Layout, count_image
 from gald.params import SCORES, EvaluateParams, Run, load_protocol
@@ -115,7 +116,11 @@ def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -
     with ExitStack() as stack:
         writers = _writers(question, run, ids, stack)
         stack.enter_context(threads(params.threads))
-        answered = _answered(images, Predictor(run, params, classes), writers, layout, len(ids))
+        predictor = Predictor(run, params, classes)
+        if writers:
+            answered = _answered(images, predictor, writers, layout, len(ids))
+        else:
+            answered = _counted(run, predictor, split, layout, stack)
         # Collected as they come: an image's counts take megabytes until the table keeps what is not zero of them.
         table = CountTable.of(tuple(ids) if labelled else (), layout, answered)
     if not labelled:
@@ -155,7 +160,7 @@ def _asked(run: Run, question: Question) -> EvaluateParams:
         if question.images is not None:
             raise ParamsError("--split and --images name two sources; give one")
         params = params.model_copy(update={"split": question.split})
-    return params
+    return params.model_copy(update={"gallery": 0})
 
 
 def _check(question: Question, split: str, labelled: bool) -> None:
@@ -201,6 +206,19 @@ def _answered(
         if time.monotonic() - told > _TELL_EVERY_S:
             told = time.monotonic()
             _LOG.info("%d of %d images", number, total)
+
+
+def _counted(
+    run: Run, predictor: Predictor, split: PreparedSplit, layout: Layout, stack: ExitStack
+) -> Iterator[dict[str, Any]]:
+    """Count a split as the stage does, so that a question whose answer takes hours goes on after a kill."""
+    made_of = identity(run, predictor.params, split, layout)
+    folder = paths.question_dir(run.name, made_of)
+    stack.enter_context(locking.held(f"questions/{run.name}/{made_of[:16]}", wait_s=locking.WAIT_S))
+    journal = stack.enter_context(Journal(folder, made_of, layout))
+    count_split(run.name, predictor, split, journal, layout)
+    yield from journal.counts(range(len(split)))
+    journal.remove()
 
 
 def _of_split(split: PreparedSplit) -> Iterator[_Image]:

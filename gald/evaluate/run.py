@@ -26,7 +26,7 @@ from gald.evaluate.record import checked_record, metrics
 from gald.memory import keep_freed_memory
 from gald.metrics import Mask
 from gald.metrics.counts import CountTable, Layout, count_image
-from gald.params import Run
+from gald.params import EvaluateParams, Run
 
 _TELL_EVERY_S = 15.0
 _HEADLINE = itemgetter("mean_iou", "trimap_mean_iou_3")
@@ -34,7 +34,7 @@ _STARTED = ("MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT") 
 _LOG = logging.getLogger("gald.evaluate")
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Which of several processes this is, as torchrun says it, which of its machine's, and of which start."""
 
     rank: int
@@ -76,18 +76,18 @@ def evaluate(run: Run, *, store: Store = "auto") -> None:
         record = checked_record(run, split.manifest_sha256)
         layout = Layout(len(split.manifest["classes"]), read_edges(run.params.edition, run.dataset))
         predictor = Predictor(run, params, split.manifest["classes"], place.local)
-        identity, shared = _identity(run, split, layout), (place.rank, place.size, place.group)
-        with Journal(paths.evaluation_dir(run.name), identity, layout, *shared) as journal:
-            _count_split(run, predictor, split, journal, layout, place)
+        made_of, shared = identity(run, params, split, layout), (place.rank, place.size, place.group)
+        with Journal(paths.evaluation_dir(run.name), made_of, layout, *shared) as journal:
+            count_split(run.name, predictor, split, journal, layout, place)
             if not first:
                 return
             journal.wait_for(range(len(split)))
             table = CountTable.of(tuple(split.ids), layout, journal.counts(range(len(split))))
             _publish(run, split, journal.folder, table)
+            price = cost(predictor.model, run.params.train.crop_size)
+            found = metrics(run, record, split, table, price)
+            files.write_json(paths.metrics(run.name), found)
             journal.remove()
-        price = cost(predictor.model, run.params.train.crop_size)
-        found = metrics(run, record, split, table, price)
-        files.write_json(paths.metrics(run.name), found)
     _LOG.info("%s: mIoU %s, within 3 px of a boundary %s", run.name, *map(percent, _HEADLINE(found["scores"])))
 
 
@@ -108,7 +108,7 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _place() -> _Place:
+def _place() -> Place:
     try:
         rank, size, local = (int(os.environ.get(name, default)) for name, default in
                              (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")))  # fmt: skip
@@ -117,26 +117,52 @@ def _place() -> _Place:
     if not 0 <= rank < size:
         raise ParamsError(f"RANK is {rank}, but WORLD_SIZE {size}; start with torchrun, or unset both")
     started = [os.environ.get(name, "") for name in _STARTED]
-    return _Place(rank, size, local, " ".join(started).strip() if size > 1 else "")
+    return Place(rank, size, local, " ".join(started).strip() if size > 1 else "")
 
 
-def _identity(run: Run, split: PreparedSplit, layout: Layout) -> str:
-    """Digest of all that decides what is counted."""
+def identity(run: Run, params: EvaluateParams, split: PreparedSplit, layout: Layout) -> str:
+    """Digest of all that decides what is counted, as 64 hex digits."""
     run_sha256, code = files.sha256(paths.run_json(run.name)), provenance.code_digest()
     libraries = [torch.__version__, np.__version__]  # their last bits may differ: half of each would be neither
-    made_with = [run_sha256, split.manifest_sha256, run.evaluate_json, list(layout.area_edges), code, libraries]
+    asked = params.model_dump(mode="json")
+    made_with = [run_sha256, split.manifest_sha256, asked, list(layout.area_edges), code, libraries]
     return files.digest(made_with)
 
 
-def _count_split(
-    run: Run, predictor: Predictor, split: PreparedSplit, journal: Journal, layout: Layout, place: _Place
+def count_split(
+    name: str,
+    predictor: Predictor,
+    split: PreparedSplit,
+    journal: Journal,
+    layout: Layout,
+    place: Place = Place(0, 1, 0, ""),  # noqa: B008 - a tuple, which nobody can change
 ) -> None:
-    """Predict and count this process's share of the images that nobody has counted yet."""
+    """Predict and count this process's share of the images that nobody has counted yet.
+
+    Parameters
+    ----------
+    name : str
+        What is evaluated, for messages.
+    predictor : Predictor
+        Its params say how many predictions are kept as pictures, beside the journal.
+    split : PreparedSplit
+        Images and truth.
+    journal : Journal
+        Knows what is counted, and takes the counts.
+    layout : Layout
+    place : Place
+        Which of several processes this is.
+
+    Raises
+    ------
+    DatasetError
+        A sample is damaged.
+    """
     done = journal.indices()
     left = [index for index in range(place.rank, len(split), place.size) if index not in done]
     if done and place.rank == 0:
-        _LOG.info("%s: going on after %d of %d images", run.name, len(done), len(split))
-    kept = gallery_indices(len(split), run.params.evaluate.gallery)
+        _LOG.info("%s: going on after %d of %d images", name, len(done), len(split))
+    kept = gallery_indices(len(split), predictor.params.gallery)
 
     def predicted() -> Iterator[tuple[int, Mask, Mask]]:
         for index in left:
@@ -146,14 +172,14 @@ def _count_split(
                 _keep(journal.folder / _kept_name(index, sample.id), sample, mask, split.manifest["palette"], predictor)
             yield index, sample.mask, mask
 
-    counters = 0 if predictor.model.mean.device.type == "cpu" else run.params.evaluate.threads
+    counters = 0 if predictor.model.mean.device.type == "cpu" else predictor.params.threads
     told, total = time.monotonic(), len(left)
     for number, (index, counts) in enumerate(counted(predicted(), layout, counters), 1):
         journal.append(index, counts)
         if place.rank == 0 and time.monotonic() - told > _TELL_EVERY_S:
             told = time.monotonic()
             counted_by_all = max(0, len(split) - (total - number) * place.size)  # the others are about as far
-            _LOG.info("%s: %d of %d images", run.name, counted_by_all, len(split))
+            _LOG.info("%s: %d of %d images", name, counted_by_all, len(split))
 
 
 def counted(

@@ -18,6 +18,7 @@ from gald.commands.score_predictions import score_predictions
 from gald.datasets import load_spec
 from gald.datasets._reader import PreparedSplit
 from gald.errors import DatasetError, GaldError, ParamsError, StaleMetrics
+from gald.evaluate.predictor import Predictor
 from gald.evaluate.run import evaluate
 from gald.metrics import count_image, scores
 from gald.params import Run
@@ -47,6 +48,29 @@ def test_the_same_protocol_gives_the_same_scores_and_leaves_the_results(trained:
         assert found[key] == expected[key]
     assert f"mIoU{'':<45}{100 * expected['scores']['mean_iou']:.1f} %" in text
     assert {path: files.sha256(path) for path in before} == before
+
+
+def test_a_question_that_was_stopped_goes_on(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    question = Question(protocol="multi_scale", out=Path("scores.json"))
+    evaluate_otherwise(trained, question)
+    expected = Path("scores.json").read_bytes()
+    Path("scores.json").unlink()
+    real, asked = Predictor.__call__, []
+
+    def stopping(self: Predictor, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        asked.append(1)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return real(self, image, size)
+
+    monkeypatch.setattr(Predictor, "__call__", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_otherwise(trained, question)
+    assert not Path("scores.json").exists()
+    evaluate_otherwise(trained, question)
+    assert len(asked) == 4 + 2  # three of five images were counted before
+    assert Path("scores.json").read_bytes() == expected
+    assert not any(path.is_file() for path in Path(".gald/questions").rglob("*"))
 
 
 @pytest.mark.parametrize("name", ["sliding", "multi_scale", "sliding_multi_scale"])
@@ -276,7 +300,7 @@ def test_counts_of_images_are_not_held_as_they_come(trained: Run, monkeypatch: p
         return counts
 
     monkeypatch.setattr("gald.commands.evaluation.count_image", noted)
-    evaluate_otherwise(trained, Question(protocol="whole"))
+    evaluate_otherwise(trained, Question(protocol="whole", masks=Path("kept")))
     assert len(most) == 5
     assert max(most) <= 2
 

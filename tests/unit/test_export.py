@@ -135,6 +135,7 @@ def test_program_holds_the_network_at_any_size(capsys: pytest.CaptureFixture[str
         network(images_of(1, 3, 31, 40))
 
 
+@pytest.mark.slow
 def test_static_export_takes_one_size_only(capsys: pytest.CaptureFixture[str]) -> None:
     weights = save("net.safetensors")
     arguments = ["export", "net.safetensors", "-o", "model.onnx", "--static", "--size", "33", "47"]
@@ -240,6 +241,7 @@ def test_part_that_needs_fixed_axes_is_named(
     assert not Path("model.pt2").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_trace")
 def test_least_side_is_the_networks_own(capsys: pytest.CaptureFixture[str]) -> None:
     save("net.safetensors", distribution={"name": "mask", "reductions": 3})

@@ -22,6 +22,7 @@ print(sorted(faults)[10])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="advice for glibc's allocator")
 def test_repeated_allocations_cost_no_page_faults() -> None:
     def faults(mode: str) -> int:

@@ -92,6 +92,7 @@ def test_download_params_name_generator_and_seed(in_root):
     assert graph.download_params("full", "ade20k") == '{"edition":"full","source":"challenge"}'
 
 
+@pytest.mark.slow
 def test_without_a_packed_store_nothing_is_packed(plan_folder):
     path = Path("params/base.yaml")
     path.write_text(path.read_text().replace("store: packed", "store: files"))
@@ -221,6 +222,7 @@ def built(tmp_path, monkeypatch):
     graph.suite.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "planned",
     [
@@ -245,12 +247,14 @@ def test_scores_to_be_made_again_leave_with_every_table_that_shows_them(built, p
     assert preflight.withdraw_stale(planned) == []
 
 
+@pytest.mark.slow
 def test_a_table_that_waits_for_a_new_row_stays(built):
     paths.metrics("mini/cityscapes/psp-uniform-seed1").unlink()
     assert preflight.withdraw_stale(["runs/mini/cityscapes/psp-uniform-seed1/run.json"]) == []
     assert Path("reports/mini/tables/components.csv").exists()
 
 
+@pytest.mark.slow
 def test_results_that_came_with_a_clone_stay_until_they_are_made_again(built):
     shutil.rmtree("runs")
     before = sorted(Path("reports").rglob("*"))
@@ -311,6 +315,7 @@ def test_whole_and_unreadable_manifests_pass_to_those_who_read_them(incomplete, 
     preflight.check_complete(incomplete)
 
 
+@pytest.mark.slow
 def test_a_build_on_data_that_lack_samples_starts_no_job(incomplete):
     for name in ("workflow", "profiles"):
         shutil.copytree(ROOT / name, name)

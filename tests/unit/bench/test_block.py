@@ -21,6 +21,7 @@ def fail():
     raise ValueError("no such thing")
 
 
+@pytest.mark.slow
 def test_peak_memory_is_what_the_kernel_handed_out() -> None:
     found = _memory.held(Work(f"{__name__}:hold", (64,)), threads=1)
     assert 2 * 64 * 2**20 * 0.95 < found.peak_bytes < 2 * 64 * 2**20 * 1.1

@@ -21,6 +21,7 @@ def test_other_logits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         step.difference(SMALL, 33)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The PyTorch version")
 def test_steps_and_predictions_run() -> None:
     for way in ("textbook", "ours"):

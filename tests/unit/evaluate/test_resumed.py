@@ -165,10 +165,10 @@ def test_the_first_process_ends_when_the_others_have_left(tmp_path: Path, monkey
 
 def test_counts_of_another_torch_are_not_believed(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     split = PreparedSplit(paths.prepared("mini", "camvid"), ["test"])
-    before = stage._identity(trained, split, LAYOUT)
-    assert stage._identity(trained, split, LAYOUT) == before
+    before = stage.identity(trained, trained.params.evaluate, split, LAYOUT)
+    assert stage.identity(trained, trained.params.evaluate, split, LAYOUT) == before
     monkeypatch.setattr(stage.torch, "__version__", "0.0")
-    assert stage._identity(trained, split, LAYOUT) != before
+    assert stage.identity(trained, trained.params.evaluate, split, LAYOUT) != before
 
 
 @pytest.mark.parametrize("counters", [0, 1, 3])

@@ -52,6 +52,7 @@ def small(monkeypatch) -> tuple[Segmentor, dict[str, Tensor]]:
     return model, state
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:distribution mask")  # the recorded input leaves a mask of 2x3
 def test_recorded_network_through_the_weights_file(recorded, tmp_path):
     record = recorded("gald_res50")

@@ -5,6 +5,7 @@ from gald.datasets import names
 from gald.datasets._native import MINIATURES
 
 
+@pytest.mark.slow
 def test_every_format_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, miniature in list(MINIATURES.items()):
         monkeypatch.setitem(MINIATURES, name, miniature._replace(splits=dict.fromkeys(miniature.splits, 2)))

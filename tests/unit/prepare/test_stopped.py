@@ -270,6 +270,7 @@ def end(process: subprocess.Popen[str], victim: int) -> bool:
     return process.returncode != 0
 
 
+@pytest.mark.slow
 def test_killed_with_its_workers(tmp_path: Path, start: Callable[[Path, int], subprocess.Popen[str]]) -> None:
     reference, folder = tmp_path / "reference", tmp_path / "killed"
     assert start(reference, 1).wait(60) == 0

@@ -99,6 +99,7 @@ def keep_explanation(run: str, labels: np.ndarray) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_the_gallery_shows_what_a_distribution_did(suite):
     write_pictures(suite)
     keep_explanation("tiny/camvid/ga-ld-seed0", np.zeros((8, 16), np.uint8))

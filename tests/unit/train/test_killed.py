@@ -198,6 +198,7 @@ def killed_and_unbroken(
     return struck
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_changes_no_bit(nursery: Nursery, make_run: Callable[..., Run]) -> None:
     kills = ["between", "part", "between", "line"]
     assert killed_and_unbroken(nursery, make_run, "sgd", kills, 0) == kills

@@ -289,6 +289,7 @@ def test_a_signal_saves_and_ends_with_a_message(make_run: Callable[..., Run], nu
     assert not paths.run_json(run.name).exists()
 
 
+@pytest.mark.slow
 def test_an_orphan_saves_and_stops(make_run: Callable[..., Run]) -> None:
     run = make_run(train=LONG)
     # a parent like Snakemake, which starts the training and is killed
