@@ -251,6 +251,7 @@ def test_unknown_edition(repository: Path) -> None:
         download("ful", "camvid", PARAMS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
     ["gald.download.run.unpack", "pathlib.Path.rename", "gald.download.run.write_text", "gald.download.run.write_json"],

@@ -275,7 +275,7 @@ def test_stopping_anywhere_changes_no_bit(
 LONG = {"max_iters": 100_000, "checkpoint_every": 50_000}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_ends_with_a_message(make_run: Callable[..., Run], number: signal.Signals) -> None:
     run = make_run(train=LONG)
     child = start(run)
