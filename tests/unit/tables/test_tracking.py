@@ -137,7 +137,6 @@ def test_a_server_that_never_answers_costs_seconds(suite, monkeypatch, silent_se
     assert time.monotonic() - began < 60
 
 
-@pytest.mark.slow
 def test_the_store_follows_the_files_without_duplicates(suite, client, tmp_path, monkeypatch):
     assert tracking.track([suite])
     first = by_identity(client)

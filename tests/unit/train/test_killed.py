@@ -107,7 +107,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "validation": {"every": 5, "split": "test", "samples": 2, "patience": None},
     },
 }
-SHORT = {"max_iters": 80, "checkpoint_every": 2, "log_every": 3}
+SHORT = {"max_iters": 240, "checkpoint_every": 2, "log_every": 3}  # far more than 20 kills take
 
 
 class Nursery:
