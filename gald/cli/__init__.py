@@ -46,6 +46,7 @@ def _messages(log: Path | None) -> Iterator[None]:
     console = logging.StreamHandler(sys.stderr)
     console.setFormatter(logging.Formatter("%(message)s"))
     handlers: list[logging.Handler] = [console]
+    level = LOGGER.level
     LOGGER.addHandler(console)
     LOGGER.setLevel(logging.INFO)
     try:
@@ -57,6 +58,7 @@ def _messages(log: Path | None) -> Iterator[None]:
             LOGGER.addHandler(file)
         yield
     finally:
+        LOGGER.setLevel(level)
         for handler in handlers:
             LOGGER.removeHandler(handler)
             handler.close()

@@ -113,6 +113,9 @@ def _evaluate(args: argparse.Namespace) -> None:
         return
     if args.ids != "train":
         raise ParamsError("--ids says what the pixels of --predictions are; give both or neither")
+    from gald.train.voices import of_several
+
+    of_several()
     run = _run(args.run, args.digest, evaluate=True)
     asked = (args.protocol, args.split, args.images, args.save_predictions, args.submission, args.out)
     if any(one is not None for one in asked):
@@ -121,9 +124,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         sys.stdout.write(evaluate_otherwise(run, Question(*asked), store=_store()))
         return
     from gald.evaluate.run import evaluate
-    from gald.train.voices import of_several
 
-    of_several()
     evaluate(run, store=_store())
     _tell_progress(run)
 

@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 from gald import paths
 from gald.commands._compare_counts import Side, changes
 from gald.datasets._reader import PreparedSplit, Sample
+from gald.evaluate.counting import threads
 from gald.evaluate.predictor import Predictor
 from gald.evaluate.record import checked_record
-from gald.evaluate.run import threads
 from gald.metrics import Mask, confusion_matrix
 from gald.tables.gallery import IGNORED, indexed, reduced
 

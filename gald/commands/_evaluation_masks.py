@@ -1,12 +1,16 @@
-"""Where the masks of an evaluation go: a folder of ids and colours, or the archive that a test server takes."""
+"""Where the masks of an evaluation go: a folder of ids and colours, or the archive that a test server takes.
+
+While an evaluation is under way its masks are kept beside its counts. Folder and archive are written from there when
+all are predicted, and take their names when they are whole.
+"""
 
 from __future__ import annotations
 
 import io
 import re
 import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from PIL import Image
@@ -19,8 +23,34 @@ from gald.metrics import Mask
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of every member, so that equal masks make equal archives
 
 
+class KeptMasks:
+    """Masks of an evaluation under way, by the indices of the images.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the evaluation's journal, so that they live and go with it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, index: int, image: Mask, mask: Mask) -> None:
+        """Keep the mask of an image."""
+        files.write_bytes(self._file(index), _png(mask))
+
+    def masks(self, ids: Sequence[str]) -> Iterator[tuple[str, Mask]]:
+        """Read the masks of all images back, each with its id."""
+        for index, sample_id in enumerate(ids):
+            with Image.open(self._file(index)) as picture:
+                yield sample_id, np.asarray(picture)
+
+    def _file(self, index: int) -> Path:
+        return self._folder / "masks" / f"{index:06d}.png"
+
+
 class MaskFolder:
-    """Writes ``ids/<id>.png`` (8-bit train ids) and ``colour/<id>.png`` (RGB) of every image.
+    """A folder with ``ids/<id>.png`` (8-bit train ids) and ``colour/<id>.png`` (RGB) of every image.
 
     Parameters
     ----------
@@ -41,14 +71,16 @@ class MaskFolder:
         self._folder = folder
         self._palette = np.array(spec.palette, np.uint8)
 
-    def write(self, sample_id: str, mask: Mask) -> None:
-        """Write one mask."""
-        for kind, pixels in (("ids", mask), ("colour", self._palette[mask])):
-            files.write_bytes(self._folder / kind / f"{sample_id}.png", _png(pixels))
+    def write(self, masks: Iterable[tuple[str, Mask]]) -> None:
+        """Write all masks, or none."""
+        with files.replaced_folder(self._folder) as folder:
+            for sample_id, mask in masks:
+                for kind, pixels in (("ids", mask), ("colour", self._palette[mask])):
+                    files.write_bytes(folder / kind / f"{sample_id}.png", _png(pixels))
 
 
 class SubmissionArchive:
-    """Writes the zip that a benchmark's test server takes; it takes its name when it is whole.
+    """The zip that a benchmark's test server takes.
 
     Parameters
     ----------
@@ -56,7 +88,7 @@ class SubmissionArchive:
         Of the zip.
     spec : DatasetSpec
         Knows the server and the raw ids.
-    ids : list of str
+    ids : sequence of str
         Images that will be written.
 
     Raises
@@ -68,7 +100,7 @@ class SubmissionArchive:
         The path does not end in .zip.
     """
 
-    def __init__(self, path: Path, spec: DatasetSpec, ids: list[str]) -> None:
+    def __init__(self, path: Path, spec: DatasetSpec, ids: Sequence[str]) -> None:
         if spec.submission is None:
             raise DatasetError(f"--submission: {spec.title} has no test server that takes masks; its labels are public")
         if path.suffix != ".zip":
@@ -78,24 +110,14 @@ class SubmissionArchive:
         if len(set(self._names.values())) < len(ids):
             raise DatasetError(f"--submission: {spec.title}: two images would have one name in the archive")
         self._path = path
-        self._buffer = io.BytesIO()
-        self._zip = zipfile.ZipFile(self._buffer, "w", zipfile.ZIP_STORED)  # PNG is compressed already
 
-    def write(self, sample_id: str, mask: Mask) -> None:
-        """Add one mask."""
-        self._zip.writestr(zipfile.ZipInfo(self._names[sample_id], _EPOCH), _png(self._raw_ids[mask]))
-
-    def __enter__(self) -> SubmissionArchive:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Write the archive, unless something went wrong."""
-        self._zip.close()
-        if kind is None:
-            files.write_bytes(self._path, self._buffer.getvalue())
+    def write(self, masks: Iterable[tuple[str, Mask]]) -> None:
+        """Write all masks, or none."""
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
+            for sample_id, mask in masks:
+                archive.writestr(zipfile.ZipInfo(self._names[sample_id], _EPOCH), _png(self._raw_ids[mask]))
+        files.write_bytes(self._path, buffer.getvalue())
 
 
 def _member(sample_id: str, spec: DatasetSpec) -> str:

@@ -1,41 +1,39 @@
 """`gald evaluate RUN` with a question of its own: another protocol or split, masks to keep, a test server's archive.
 
 Nothing of it enters the tables: what they show is what the params ask for. Images without a truth are predicted, and
-nothing is scored.
+nothing is scored. Predictions are kept image by image, so that after a kill the same command goes on; under torchrun
+the processes share the images, and the first writes what was asked for when all are predicted.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from gald import files, locking, paths, provenance
-from gald.commands._evaluation_masks import MaskFolder, SubmissionArchive
+from gald.commands._evaluation_masks import KeptMasks, MaskFolder, SubmissionArchive
 from gald.commands._predict_files import plan
 from gald.commands.predict import read
 from gald.datasets import load_spec
 from gald.datasets._objects import read_edges
 from gald.datasets._reader import PreparedSplit, Store
+from gald.datasets._spec import DatasetSpec
 from gald.errors import DatasetError, ParamsError
+from gald.evaluate.counting import Images, Pixels, Place, count_images, identity, place, threads
 from gald.evaluate.journal import Journal
 from gald.evaluate.predictor import Predictor
 from gald.evaluate.protocol import protocol
 from gald.evaluate.record import checked_record, scored
-from gald.evaluate.run import count_split, identity, percent, threads
+from gald.evaluate.run import percent
 from gald.metrics import Mask
-from gald.metrics.counts import CountTable, Layout, count_image
+from gald.metrics.counts import CountTable, Layout
 from gald.params import SCORES, EvaluateParams, Run, load_protocol
 
-_TELL_EVERY_S = 5.0
+_NO_OBJECTS = (1, 2, 3)  # areas that nothing is counted by
 _LOG = logging.getLogger("gald.evaluate")
 
 
@@ -65,18 +63,6 @@ class Question:
     out: Path | None = None
 
 
-class _Image(NamedTuple):
-    """One image to predict, and its truth where there is one."""
-
-    id: str
-    pixels: npt.NDArray[np.uint8]
-    truth: Mask | None
-
-
-class _Writer(Protocol):
-    def write(self, sample_id: str, mask: Mask) -> None: ...
-
-
 def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -> str:
     """Predict with a trained run, score where there is a truth, and keep what is asked for.
 
@@ -91,7 +77,7 @@ def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -
     Returns
     -------
     str
-        The scores, or that there is no truth, as lines for the terminal.
+        The scores, or that there is no truth, as lines for the terminal; empty but from the first of several processes.
 
     Raises
     ------
@@ -102,41 +88,59 @@ def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -
     ParamsError
         The question contradicts itself; nothing is predicted then.
     """
-    params = _asked(run, question)
+    params, shared = _asked(run, question), place()
     folder = paths.prepared(run.params.edition, run.dataset)
     split = PreparedSplit(folder, [params.split], store=store, source=run.params.source)
-    classes = list(split.manifest["classes"])
     checked_record(run, split.manifest_sha256)
-    pictures = None if question.images is None else _pictures(question.images)
-    labelled = pictures is None and bool(split.manifest["splits"][params.split].get("labelled", True))
+    photographs = None if question.images is None else _Photographs(question.images)
+    images: Images = photographs or split
+    labelled = photographs is None and split.labelled
     _check(question, params.split, labelled)
-    layout = Layout(len(classes), read_edges(run.params.edition, run.dataset) if labelled else (1, 2, 3))
-    ids = split.ids if pictures is None else list(pictures)
-    images = _of_split(split) if pictures is None else _of_folder(pictures)
-    with ExitStack() as stack:
-        writers = _writers(question, run, ids, stack)
-        stack.enter_context(threads(params.threads))
-        predictor = Predictor(run, params, classes)
-        if writers:
-            answered = _answered(images, predictor, writers, layout, len(ids))
-        else:
-            answered = _counted(run, predictor, split, layout, stack)
-        # Collected as they come: an image's counts take megabytes until the table keeps what is not zero of them.
-        table = CountTable.of(tuple(ids) if labelled else (), layout, answered)
-    if not labelled:
-        return f"{len(ids)} images predicted; there is no ground truth, so nothing is scored\n" + _kept(question)
-    found = {
+    edges = read_edges(run.params.edition, run.dataset) if labelled else _NO_OBJECTS
+    layout = Layout(len(split.manifest["classes"]), edges)
+    writers = _writers(question, load_spec(run.dataset, run.params.source), images.ids)
+    content = split.manifest_sha256 if photographs is None else photographs.digest()
+    made_of = files.digest([identity(run, params, content, layout), bool(writers)])
+    everything, found = range(len(images.ids)), None
+    with threads(params.threads), _under_way(run.name, made_of, layout, shared) as journal:
+        predictor, kept = Predictor(run, params, split.manifest["classes"], shared.local), KeptMasks(journal.folder)
+        keep = kept.keep if writers else _keep_nothing
+        count_images(run.name, images, predictor, journal, layout, shared, keep)
+        if shared.rank:
+            return ""
+        journal.wait_for(everything)
+        for writer in writers:
+            writer.write(kept.masks(images.ids))
+        if labelled:
+            found = _found(run, params, split, CountTable.of(tuple(split.ids), layout, journal.counts(everything)))
+        if found is not None and question.out is not None:
+            files.write_json(question.out, found)
+        journal.remove()
+    unscored = f"{len(images.ids)} images predicted; there is no ground truth, so nothing is scored\n"
+    return (unscored if found is None else describe(found)) + _written(question)
+
+
+@contextmanager
+def _under_way(name: str, made_of: str, layout: Layout, shared: Place) -> Iterator[Journal]:
+    """Open what is known of the answer; the first of several processes has it to itself."""
+    lock = locking.held(f"questions/{name}/{made_of[:16]}", wait_s=locking.WAIT_S)
+    folder = paths.question_dir(name, made_of)
+    with lock if shared.rank == 0 else nullcontext():
+        with Journal(folder, made_of, layout, shared.rank, shared.size, shared.group) as journal:
+            yield journal
+
+
+def _found(run: Run, params: EvaluateParams, split: PreparedSplit, table: CountTable) -> dict[str, Any]:
+    classes = split.manifest["classes"]
+    return {
         "run": run.name,
         "protocol": protocol(params, len(classes)),
-        "images": len(ids),
+        "images": len(split),
         **scored(table, classes),
         "run_sha256": files.sha256(paths.run_json(run.name)),
         "manifest_sha256": split.manifest_sha256,
         "evaluation_code_digest": provenance.code_digest(),
     }
-    if question.out is not None:
-        files.write_json(question.out, found)
-    return describe(found) + _kept(question)
 
 
 def describe(found: dict[str, Any]) -> str:
@@ -151,8 +155,6 @@ def describe(found: dict[str, Any]) -> str:
 
 def _asked(run: Run, question: Question) -> EvaluateParams:
     params = run.params.evaluate
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ParamsError("processes share only what the params ask for; start a question of its own without torchrun")
     if question.protocol is not None:
         found = load_protocol(question.protocol, list(run.params.train.crop_size), paths.PARAMS)
         params = params.model_copy(update={"protocol": found})
@@ -177,13 +179,12 @@ def _check(question: Question, split: str, labelled: bool) -> None:
         raise ParamsError(f"-o {question.out}: there is no ground truth, so there are no scores to write; leave it out")
 
 
-def _writers(question: Question, run: Run, ids: list[str], stack: ExitStack) -> list[_Writer]:
-    spec = load_spec(run.dataset, run.params.source)
-    writers: list[_Writer] = []
+def _writers(question: Question, spec: DatasetSpec, ids: Sequence[str]) -> list[MaskFolder | SubmissionArchive]:
+    writers: list[MaskFolder | SubmissionArchive] = []
     if question.masks is not None:
         writers.append(MaskFolder(question.masks, spec))
     if question.submission is not None:
-        writers.append(stack.enter_context(SubmissionArchive(question.submission, spec, ids)))
+        writers.append(SubmissionArchive(question.submission, spec, ids))
         if spec.submission is not None and len(ids) != spec.submission.images:
             _LOG.warning(
                 "the server of %s expects %d images, these are %d", spec.title, spec.submission.images, len(ids)
@@ -191,60 +192,50 @@ def _writers(question: Question, run: Run, ids: list[str], stack: ExitStack) -> 
     return writers
 
 
-def _answered(
-    images: Iterator[_Image], predictor: Predictor, writers: Sequence[_Writer], layout: Layout, total: int
-) -> Iterator[dict[str, Any]]:
-    """Predict each image, hand its mask to the writers, and count it where there is a truth."""
-    told = time.monotonic()
-    for number, image in enumerate(images, 1):
-        shape = (image.pixels if image.truth is None else image.truth).shape
-        mask = predictor(image.pixels, (shape[0], shape[1]))
-        for writer in writers:
-            writer.write(image.id, mask)
-        if image.truth is not None:
-            yield count_image(image.truth, mask, layout)
-        if time.monotonic() - told > _TELL_EVERY_S:
-            told = time.monotonic()
-            _LOG.info("%d of %d images", number, total)
+def _keep_nothing(index: int, image: Pixels, mask: Mask) -> None:
+    """Leave a prediction to the counts."""
 
 
-def _counted(
-    run: Run, predictor: Predictor, split: PreparedSplit, layout: Layout, stack: ExitStack
-) -> Iterator[dict[str, Any]]:
-    """Count a split as the stage does, so that a question whose answer takes hours goes on after a kill."""
-    made_of = identity(run, predictor.params, split, layout)
-    folder = paths.question_dir(run.name, made_of)
-    stack.enter_context(locking.held(f"questions/{run.name}/{made_of[:16]}", wait_s=locking.WAIT_S))
-    journal = stack.enter_context(Journal(folder, made_of, layout))
-    count_split(run.name, predictor, split, journal, layout)
-    yield from journal.counts(range(len(split)))
-    journal.remove()
+class _Photographs:
+    """Pictures of a folder, whose ids are their relative paths without suffix.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    DatasetError
+        There is no such folder, no picture in it, or two would have one id.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise DatasetError(f"--images {folder}: no such folder")
+        jobs, problems = plan([folder], Path(".no-results-here"))
+        if problems:
+            raise DatasetError("\n".join(problems))
+        found: dict[str, Path] = {}
+        for job in jobs:
+            name = job.image.relative_to(folder).with_suffix("").as_posix()
+            if found.setdefault(name, job.image) != job.image:
+                raise DatasetError(f"--images: {found[name]} and {job.image} would have one mask; rename one of them")
+        self.ids, self._pictures = list(found), list(found.values())
+
+    def verified_pixels(self, i: int) -> tuple[Pixels, None]:
+        """Read picture `i`, uint8 (H, W, 3); there is no truth."""
+        return read(self._pictures[i]), None
+
+    def digest(self) -> str:
+        """Digest of which pictures these are: path, size and time of the last change of each."""
+        looks = [(picture, picture.stat()) for picture in self._pictures]
+        return files.digest([[str(picture.absolute()), look.st_size, look.st_mtime_ns] for picture, look in looks])
 
 
-def _of_split(split: PreparedSplit) -> Iterator[_Image]:
-    for index, sample_id in enumerate(split.ids):
-        yield _Image(sample_id, *split.verified_pixels(index))
-
-
-def _pictures(folder: Path) -> dict[str, Path]:
-    """Pictures of a folder by id: their relative path without suffix."""
-    if not folder.is_dir():
-        raise DatasetError(f"--images {folder}: no such folder")
-    jobs, problems = plan([folder], Path(".no-results-here"))
-    if problems:
-        raise DatasetError("\n".join(problems))
-    found: dict[str, Path] = {}
-    for job in jobs:
-        name = job.image.relative_to(folder).with_suffix("").as_posix()
-        if found.setdefault(name, job.image) != job.image:
-            raise DatasetError(f"--images: {found[name]} and {job.image} would have one mask; rename one of them")
-    return found
-
-
-def _of_folder(pictures: dict[str, Path]) -> Iterator[_Image]:
-    return (_Image(sample_id, read(path), None) for sample_id, path in pictures.items())
-
-
-def _kept(question: Question) -> str:
-    kept = [(question.masks, "masks"), (question.submission, "archive for the test server"), (question.out, "scores")]
-    return "".join(f"{what}: {path}\n" for path, what in kept if path is not None)
+def _written(question: Question) -> str:
+    written = [
+        (question.masks, "masks"),
+        (question.submission, "archive for the test server"),
+        (question.out, "scores"),
+    ]
+    return "".join(f"{what}: {path}\n" for path, what in written if path is not None)

@@ -258,9 +258,31 @@ class PreparedSplit:
 
     def _labelled(self, i: int, image: Pixels, mask: Pixels | None) -> Sample:
         if mask is None:
-            others = [name for name, split in self.manifest["splits"].items() if split.get("labelled", True)]
-            raise DatasetError(
-                f"{self.folder}: the labels of split {self._split_of[i]!r} are not published, so {self.rows[i]['id']} "
-                f"has no mask; labelled splits: {', '.join(others) or 'none'}"
-            )
+            raise self._without_labels(self._split_of[i])
         return Sample(self.rows[i]["id"], image, mask)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the labels of all the splits are published."""
+        return all(self._publishes(split) for split in self.splits)
+
+    def check_labels(self) -> None:
+        """Refuse splits without labels, before any of their samples is read.
+
+        Raises
+        ------
+        DatasetError
+            The labels of a split are not published.
+        """
+        for split in self.splits:
+            if not self._publishes(split):
+                raise self._without_labels(split)
+
+    def _publishes(self, split: str) -> bool:
+        return bool(self.manifest["splits"][split].get("labelled", True))
+
+    def _without_labels(self, split: str) -> DatasetError:
+        others = ", ".join(filter(self._publishes, self.manifest["splits"])) or "none"
+        return DatasetError(
+            f"{self.folder}: the labels of split {split!r} are not published; labelled splits: {others}"
+        )

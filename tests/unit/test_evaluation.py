@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import weakref
 import zipfile
 from collections.abc import Callable
@@ -50,11 +52,17 @@ def test_the_same_protocol_gives_the_same_scores_and_leaves_the_results(trained:
     assert {path: files.sha256(path) for path in before} == before
 
 
-def test_a_question_that_was_stopped_goes_on(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    question = Question(protocol="multi_scale", out=Path("scores.json"))
+def contents(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): files.sha256(path) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("masks", [None, Path("kept")])
+def test_a_question_that_was_stopped_goes_on(trained: Run, monkeypatch: pytest.MonkeyPatch, masks: Path | None) -> None:
+    question = Question(protocol="multi_scale", masks=masks, out=Path("scores.json"))
     evaluate_otherwise(trained, question)
-    expected = Path("scores.json").read_bytes()
+    expected = Path("scores.json").read_bytes(), contents(Path("kept"))
     Path("scores.json").unlink()
+    shutil.rmtree("kept", ignore_errors=True)
     real, asked = Predictor.__call__, []
 
     def stopping(self: Predictor, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -67,10 +75,42 @@ def test_a_question_that_was_stopped_goes_on(trained: Run, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         evaluate_otherwise(trained, question)
     assert not Path("scores.json").exists()
+    assert not Path("kept").exists()  # whole or absent
     evaluate_otherwise(trained, question)
     assert len(asked) == 4 + 2  # three of five images were counted before
-    assert Path("scores.json").read_bytes() == expected
+    assert (Path("scores.json").read_bytes(), contents(Path("kept"))) == expected
     assert not any(path.is_file() for path in Path(".gald/questions").rglob("*"))
+
+
+def test_counts_alone_do_not_stand_for_masks(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as stopped:
+        stopped.setattr("gald.commands.evaluation.CountTable.of", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_otherwise(trained, Question(protocol="sliding"))
+    evaluate_otherwise(trained, Question(protocol="sliding", masks=Path("kept")))
+    assert len(contents(Path("kept"))) == 2 * 5
+
+
+def test_photographs_that_changed_are_predicted_again(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    question = Question(images=Path("images"), masks=Path("kept"))
+    for index in range(2):
+        files.write_bytes(Path("images") / f"{index}.png", png(np.full((40, 52, 3), 60 * index, np.uint8)))
+    real, asked = Predictor.__call__, []
+
+    def stopping(self: Predictor, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        asked.append(int(image[0, 0, 0]))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(self, image, size)
+
+    monkeypatch.setattr(Predictor, "__call__", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_otherwise(trained, question)
+    files.write_bytes(Path("images/0.png"), png(np.full((40, 53, 3), 200, np.uint8)))
+    evaluate_otherwise(trained, question)
+    assert asked == [0, 60, 200, 60]
+    with Image.open("kept/ids/0.png") as mask:
+        assert mask.size == (53, 40)
 
 
 @pytest.mark.parametrize("name", ["sliding", "multi_scale", "sliding_multi_scale"])
@@ -279,11 +319,26 @@ def test_a_question_that_cannot_be_answered_is_refused_before_anything_is_predic
         evaluate_otherwise(trained, question)
 
 
-def test_processes_do_not_each_answer_a_question(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ParamsError, match="without torchrun"):
-        evaluate_otherwise(trained, Question(protocol="sliding", masks=Path("kept")))
-    assert not Path("kept").exists()
+@pytest.mark.slow
+def test_torchrun_shares_a_question(trained: Run, tmp_path: Path) -> None:
+    import pickle
+
+    question = Question(protocol="sliding", masks=Path("kept"), out=Path("scores.json"))
+    text = evaluate_otherwise(trained, question)
+    expected = contents(Path("kept")), Path("scores.json").read_bytes()
+    shutil.rmtree("kept")
+    Path("scores.json").unlink()
+    (tmp_path / "asked.pickle").write_bytes(pickle.dumps((trained, question)))
+    script = tmp_path / "share.py"
+    script.write_text(
+        "import pickle, sys\nfrom gald.commands.evaluation import evaluate_otherwise\n"
+        "sys.stdout.write(evaluate_otherwise(*pickle.load(open(sys.argv[1], 'rb'))))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run([*command, str(tmp_path / "asked.pickle")], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == text  # once
+    assert (contents(Path("kept")), Path("scores.json").read_bytes()) == expected
 
 
 def test_counts_of_images_are_not_held_as_they_come(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +354,7 @@ def test_counts_of_images_are_not_held_as_they_come(trained: Run, monkeypatch: p
         most.append(len(held))
         return counts
 
-    monkeypatch.setattr("gald.commands.evaluation.count_image", noted)
+    monkeypatch.setattr("gald.evaluate.counting.count_image", noted)
     evaluate_otherwise(trained, Question(protocol="whole", masks=Path("kept")))
     assert len(most) == 5
     assert max(most) <= 2

@@ -62,11 +62,15 @@ def test_a_split_without_labels_yields_images_only(folder: Path, store: str) -> 
     assert image.tolist() == data.image(2).tolist()
     assert mask is None
     assert data[1].mask[0, 0] == 13
-    for read in (data.__getitem__, data.verified):
+    assert not data.labelled
+    for read in (data.__getitem__, data.verified, lambda _: data.check_labels()):
         with pytest.raises(
-            DatasetError, match=r"labels of split 'test' are not published, so test/scene00 .* train, val"
+            DatasetError, match=r"labels of split 'test' are not published; labelled splits: train, val$"
         ):
             read(2)
+    labelled = PreparedSplit(folder, ("val",))
+    assert labelled.labelled
+    labelled.check_labels()
 
 
 def test_the_packed_store_is_used_when_it_is_of_this_folder(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

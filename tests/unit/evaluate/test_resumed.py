@@ -13,10 +13,12 @@ import pytest
 from gald import files, paths
 from gald.datasets._reader import PreparedSplit
 from gald.errors import ParamsError, RunBusy
+from gald.evaluate import counting
 from gald.evaluate import journal as journals
 from gald.evaluate import run as stage
+from gald.evaluate.counting import counted
 from gald.evaluate.journal import Journal
-from gald.evaluate.run import counted, evaluate
+from gald.evaluate.run import evaluate
 from gald.metrics.counts import Layout, count_image
 from gald.params import Run
 from gald.train.run import train
@@ -51,7 +53,7 @@ def test_a_stopped_evaluation_goes_on_where_it_was(trained: Run, monkeypatch: py
     evaluate(trained)
     expected = written(trained)
     paths.metrics(trained.name).unlink()
-    real, asked = stage.count_image, []
+    real, asked = counting.count_image, []
 
     def failing(*arguments: object) -> dict[str, np.ndarray]:
         if len(asked) == after:
@@ -59,11 +61,11 @@ def test_a_stopped_evaluation_goes_on_where_it_was(trained: Run, monkeypatch: py
         asked.append(1)
         return real(*arguments)
 
-    monkeypatch.setattr(stage, "count_image", failing)
+    monkeypatch.setattr(counting, "count_image", failing)
     with pytest.raises(KeyboardInterrupt):
         evaluate(trained)
     assert not paths.metrics(trained.name).exists()
-    monkeypatch.setattr(stage, "count_image", lambda *arguments: asked.append(2) or real(*arguments))
+    monkeypatch.setattr(counting, "count_image", lambda *arguments: asked.append(2) or real(*arguments))
     evaluate(trained)
     assert asked.count(2) == 5 - after
     assert written(trained) == expected
@@ -78,8 +80,8 @@ def test_what_other_weights_counted_is_not_believed(trained: Run, monkeypatch: p
     record = paths.run_json(trained.name)
     record.write_text(record.read_text() + "\n")  # another training's
     asked: list[int] = []
-    real = stage.count_image
-    monkeypatch.setattr(stage, "count_image", lambda *arguments: asked.append(1) or real(*arguments))
+    real = counting.count_image
+    monkeypatch.setattr(counting, "count_image", lambda *arguments: asked.append(1) or real(*arguments))
     evaluate(trained)
     assert len(asked) == 5
 
@@ -92,8 +94,8 @@ def test_processes_share_the_images_and_count_each_once(
     expected = written(trained)
     monkeypatch.setenv("WORLD_SIZE", str(size))
     asked: list[int] = []
-    real = stage.count_image
-    monkeypatch.setattr(stage, "count_image", lambda *arguments: asked.append(1) or real(*arguments))
+    real = counting.count_image
+    monkeypatch.setattr(counting, "count_image", lambda *arguments: asked.append(1) or real(*arguments))
     for rank in (*range(1, size), 0):  # the first process waits for the others
         monkeypatch.setenv("RANK", str(rank))
         evaluate(trained)
@@ -165,10 +167,10 @@ def test_the_first_process_ends_when_the_others_have_left(tmp_path: Path, monkey
 
 def test_counts_of_another_torch_are_not_believed(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     split = PreparedSplit(paths.prepared("mini", "camvid"), ["test"])
-    before = stage.identity(trained, trained.params.evaluate, split, LAYOUT)
-    assert stage.identity(trained, trained.params.evaluate, split, LAYOUT) == before
-    monkeypatch.setattr(stage.torch, "__version__", "0.0")
-    assert stage.identity(trained, trained.params.evaluate, split, LAYOUT) != before
+    before = counting.identity(trained, trained.params.evaluate, split.manifest_sha256, LAYOUT)
+    assert counting.identity(trained, trained.params.evaluate, split.manifest_sha256, LAYOUT) == before
+    monkeypatch.setattr(counting.torch, "__version__", "0.0")
+    assert counting.identity(trained, trained.params.evaluate, split.manifest_sha256, LAYOUT) != before
 
 
 @pytest.mark.parametrize("counters", [0, 1, 3])
