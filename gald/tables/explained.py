@@ -176,8 +176,6 @@ def _heat(
 
 def _window(part: Any, axes: Axes, explanation: Explanation, place: int) -> None:
     """Draw the weights of one window, mean over heads, with their numbers; cells outside the feature are hatched."""
-    from matplotlib.patches import Rectangle
-
     side = explanation.window
     weights = explanation.weights[place].mean(axis=0)
     inside = np.array([within for _, _, within in explanation.neighbours(place)])
@@ -185,22 +183,8 @@ def _window(part: Any, axes: Axes, explanation: Explanation, place: int) -> None
     top = max(float(weights.max()), 1e-6)
     shown = axes.imshow(grid, cmap=_SCALE, vmin=0, vmax=top)
     for index in range(side**2):
-        row, column = divmod(index, side)
-        if not inside[index]:
-            axes.add_patch(
-                Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="#eef1f4", edgecolor="#aab4be", hatch="////", lw=0)
-            )
-        elif side in _DECIMALS:
-            ink = "white" if weights[index] < 0.55 * top else "black"
-            axes.text(
-                column,
-                row,
-                f"{weights[index]:.{_DECIMALS[side]}f}".removeprefix("0"),
-                ha="center",
-                va="center",
-                fontsize=7,
-                color=ink,
-            )
+        ink = "white" if weights[index] < 0.55 * top else "black"
+        _cell(axes, divmod(index, side), _spelt(weights[index], side), ink if inside[index] else None)
     shifts = [(index - side // 2) * explanation.dilation for index in range(side)]
     axes.set_xticks(range(side), [f"{shift:+d}" if shift else "0" for shift in shifts], fontsize=7.5)
     axes.set_yticks(range(side), [f"{shift:+d}" if shift else "0" for shift in shifts], fontsize=7.5)
@@ -216,6 +200,23 @@ def _window(part: Any, axes: Axes, explanation: Explanation, place: int) -> None
     bar.set_label("weight", fontsize=8)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7.5, length=2)
+
+
+def _spelt(weight: float, side: int) -> str:
+    """Spell a weight as its cell has room for."""
+    return f"{weight:.{_DECIMALS[side]}f}".removeprefix("0") if side in _DECIMALS else ""
+
+
+def _cell(axes: Axes, place: tuple[int, int], text: str, ink: str | None) -> None:
+    """Write into a cell of a window in ink; without any the cell is outside the feature."""
+    from matplotlib.patches import Rectangle
+
+    row, column = place
+    if ink is None:
+        corner = (column - 0.5, row - 0.5)
+        axes.add_patch(Rectangle(corner, 1, 1, facecolor="#eef1f4", edgecolor="#aab4be", hatch="////", lw=0))
+    elif text:
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
 
 
 def _legend(part: Any, explanation: Explanation, palette: Pixels, classes: Sequence[str]) -> None:
