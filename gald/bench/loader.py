@@ -25,8 +25,8 @@ from gald.bench._scenes import ADE20K, CITYSCAPES, Scenes, data_in
 from gald.datasets import IGNORE_INDEX
 from gald.datasets._reader import PreparedSplit
 from gald.inference import as_input
-from gald.memory import keep_freed_memory
 from gald.params import TrainParams, read_yaml
+from gald.threads import torch_threads
 from gald.train.loader import CachedSamples, batches, make_batch
 from gald.transforms import PADDING_COLOUR
 
@@ -60,16 +60,10 @@ class _Row:
 
 def bench() -> str:
     """Time our feed and torchvision's; return the report as Markdown."""
-    keep_freed_memory()  # as a training does; torchvision gains by it too
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     root = paths.STATE / "bench" / "loader"
-    try:
-        with data_in(root):
-            tables = [_compared(scenes) for scenes in (CITYSCAPES, ADE20K)]
-            tables.append(_workers(CITYSCAPES))
-    finally:
-        torch.set_num_threads(threads)
+    with torch_threads(1), data_in(root):
+        tables = [_compared(scenes) for scenes in (CITYSCAPES, ADE20K)]
+        tables.append(_workers(CITYSCAPES))
     heading = f"{machine()}; one thread, batches of {_BATCH}, {_ROUNDS} rounds; data kept in {root}"
     return "\n\n".join([heading, *tables]) + "\n"
 

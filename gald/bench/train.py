@@ -24,6 +24,7 @@ from gald.datasets._reader import Sample
 from gald.inference import channels_last
 from gald.models.segmentor import Segmentor, build_segmentor
 from gald.params import Run, RunParams, TrainParams, find_run
+from gald.threads import torch_threads
 from gald.train import loop
 from gald.train.loader import Samples, batches
 from gald.train.norms import training_mode
@@ -99,9 +100,7 @@ def measure(params: RunParams, size: tuple[int, int], rounds: int) -> Figures:
     figures = Figures()
     ours, plain = Ours(params, samples), Plain(params, samples)
     images = params.train.batch_size * params.train.max_iters
-    threads = torch.get_num_threads()
-    torch.set_num_threads(params.train.threads)
-    try:
+    with torch_threads(params.train.threads):
         for warm in range(rounds + 1):
             taken, waited, computed = ours.round()
             plain_taken = plain.round()
@@ -110,8 +109,6 @@ def measure(params: RunParams, size: tuple[int, int], rounds: int) -> Figures:
                 figures.plain.append(images / plain_taken)
                 figures.waited.append(waited / taken)
                 figures.overhead.append((taken - waited - computed) / taken)
-    finally:
-        torch.set_num_threads(threads)
     return figures
 
 

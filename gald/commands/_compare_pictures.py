@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 from gald import paths
 from gald.commands._compare_counts import Side, changes
 from gald.datasets._reader import PreparedSplit, Sample
-from gald.evaluate.counting import threads
 from gald.evaluate.predictor import Predictor
 from gald.evaluate.record import checked_record
 from gald.metrics import Mask, confusion_matrix
 from gald.tables.gallery import IGNORED, indexed, reduced
+from gald.threads import torch_threads
 
 SHOWN = 4  # images each way
 _SHARE, _LEAST = 1 / 3, 128  # of a side that a crop takes, and its fewest pixels
@@ -134,7 +134,7 @@ def _predictions(side: Side, split: PreparedSplit, samples: dict[int, Sample]) -
     """Predict as the evaluation did: same weights, protocol and threads."""
     params = side.run.params.evaluate
     checked_record(side.run, split.manifest_sha256)
-    with threads(params.threads):
+    with torch_threads(params.threads):
         predictor = Predictor(side.run, params, split.manifest["classes"])
         for index, sample in samples.items():
             yield index, predictor(sample.image, (sample.mask.shape[0], sample.mask.shape[1]))

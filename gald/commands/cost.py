@@ -11,7 +11,6 @@ import io
 import logging
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,12 +21,13 @@ from gald import files, plugins
 from gald.datasets import load_spec
 from gald.errors import GaldError, ModelError, ParamsError
 from gald.evaluate import cost as measuring
-from gald.memory import is_out_of_memory, keep_freed_memory
+from gald.memory import is_out_of_memory
 from gald.models.block import GlobalThenLocal
 from gald.models.segmentor import build_segmentor
 from gald.models.weights import unpretrained
 from gald.params import Run, find_run, load_suite, suite_names
 from gald.provenance import cpu_name
+from gald.threads import torch_threads
 
 _LOG = logging.getLogger("gald.cost")
 _WARM_UP = 2
@@ -104,7 +104,7 @@ def cost(
     if min(*(size or (1, 1)), channels, threads, runs) < 1:
         raise ParamsError(f"size {size}, channels {channels}, threads {threads}, runs {runs}: each must be 1 or more")
     rows = list(_networks(what, size)) if what else list(_modules(channels, size or _POSITIONS))
-    with _threads(threads):
+    with torch_threads(threads):
         figures = []
         for number, row in enumerate(rows, 1):
             figures.append(_measured(row, device, runs))
@@ -163,17 +163,6 @@ def _measured(row: _Row, device: str, runs: int) -> _Figures:
             raise
         text = f"{row.name}: an input of {_size(row)} takes more memory than there is; give a smaller size"
         raise GaldError(text) from error
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    keep_freed_memory()  # as training and evaluation do
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _size(row: _Row) -> str:

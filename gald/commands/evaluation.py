@@ -23,7 +23,7 @@ from gald.datasets._objects import read_edges
 from gald.datasets._reader import PreparedSplit, Store
 from gald.datasets._spec import DatasetSpec
 from gald.errors import DatasetError, ParamsError
-from gald.evaluate.counting import Images, Pixels, Place, count_images, identity, place, threads
+from gald.evaluate.counting import Images, Pixels, Place, count_images, identity, place
 from gald.evaluate.journal import Journal
 from gald.evaluate.predictor import Predictor
 from gald.evaluate.protocol import protocol
@@ -32,6 +32,7 @@ from gald.evaluate.run import percent
 from gald.metrics import Mask
 from gald.metrics.counts import CountTable, Layout
 from gald.params import SCORES, EvaluateParams, Run, load_protocol
+from gald.threads import torch_threads
 
 _NO_OBJECTS = (1, 2, 3)  # areas that nothing is counted by
 _LOG = logging.getLogger("gald.evaluate")
@@ -102,7 +103,7 @@ def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -
     content = split.manifest_sha256 if photographs is None else photographs.digest()
     made_of = files.digest([identity(run, params, content, layout), bool(writers)])
     everything, found = range(len(images.ids)), None
-    with threads(params.threads), _under_way(run.name, made_of, layout, shared) as journal:
+    with torch_threads(params.threads), _under_way(run.name, made_of, layout, shared) as journal:
         predictor, kept = Predictor(run, params, split.manifest["classes"], shared.local), KeptMasks(journal.folder)
         keep = kept.keep if writers else _keep_nothing
         count_images(run.name, images, predictor, journal, layout, shared, keep)

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -21,7 +20,6 @@ from gald import files, paths, provenance
 from gald.errors import ParamsError
 from gald.evaluate.journal import Journal
 from gald.evaluate.predictor import Predictor
-from gald.memory import keep_freed_memory
 from gald.metrics import Mask
 from gald.metrics.counts import Layout, count_image
 from gald.params import EvaluateParams, Run
@@ -72,18 +70,6 @@ def place() -> Place:
         raise ParamsError(f"RANK is {rank}, but WORLD_SIZE {size}; start with torchrun, or unset both")
     started = [os.environ.get(name, "") for name in _STARTED]
     return Place(rank, size, local, " ".join(started).strip() if size > 1 else "")
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute with so many threads for the length of the block."""
-    keep_freed_memory()
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def identity(run: Run, params: EvaluateParams, images: str, layout: Layout) -> str:

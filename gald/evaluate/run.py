@@ -16,13 +16,14 @@ from gald.datasets._objects import read_edges
 from gald.datasets._reader import PreparedSplit, Store
 from gald.errors import DatasetError
 from gald.evaluate.cost import cost
-from gald.evaluate.counting import Pixels, count_images, identity, place, threads
+from gald.evaluate.counting import Pixels, count_images, identity, place
 from gald.evaluate.journal import Journal
 from gald.evaluate.predictor import Predictor, palette_png
 from gald.evaluate.record import checked_record, metrics
 from gald.metrics import Mask
 from gald.metrics.counts import CountTable, Layout
 from gald.params import Run
+from gald.threads import torch_threads
 
 _HEADLINE = itemgetter("mean_iou", "trimap_mean_iou_3")
 _LOG = logging.getLogger("gald.evaluate")
@@ -50,7 +51,7 @@ def evaluate(run: Run, *, store: Store = "auto") -> None:
     """
     params, shared = run.params.evaluate, place()
     first = shared.rank == 0
-    with locking.held(run.name, wait_s=locking.WAIT_S) if first else nullcontext(), threads(params.threads):
+    with locking.held(run.name, wait_s=locking.WAIT_S) if first else nullcontext(), torch_threads(params.threads):
         if first and paths.run_dir(run.name).exists():  # else the scores came with a clone, and are not ours to lose
             paths.metrics(run.name).unlink(missing_ok=True)  # numbers of other weights must not outlive a failure
         split = PreparedSplit(
