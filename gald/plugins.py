@@ -45,7 +45,7 @@ def available(kind: str) -> tuple[str, ...]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Spell what would have been right: the nearest known name and the whole list.
+    """Spell what would have been right: the nearest known name, and the whole list unless it is long.
 
     Examples
     --------
@@ -54,6 +54,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=1)
+    if close and len(names) > _MOST_LISTED:
+        return f"did you mean {close[0]!r}?"  # the first dozen of a long list are noise beside it
     listed = names if len(names) <= _MOST_LISTED else [*names[:_MOST_LISTED], f"and {len(names) - _MOST_LISTED} more"]
     return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(listed) or 'none'}"
 

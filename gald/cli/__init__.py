@@ -5,39 +5,70 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gald import __version__, watch
+from gald import __version__, plugins, watch
 from gald.cli import data, measuring, networks, runs
 from gald.cli._verb import Action
 from gald.errors import GaldError, ParamsError, TrainingInterrupted
 
 LOGGER = logging.getLogger("gald")
+_PACKAGE = Path(__file__).parents[1]
+_EPILOG = """\
+`snakemake --cores all` calls download to track for all runs of a suite; each
+can be called alone. A SUITE is a file of params/suites; a RUN is one of those
+that `gald params SUITE` lists.
+
+  gald status mini                     how far a suite is, and each run's mIoU
+  gald params mini/camvid/psp-seed0    what a run was asked to do
+  gald VERB --help                     what a verb takes
+
+exit status: 0 done, 1 failed, 2 refused before any work, 75 stopped (the same
+command goes on)
+"""
 
 
 def parser() -> argparse.ArgumentParser:
     """Build the parser of all verbs."""
+    return _parser_and_verbs()[0]
+
+
+def _parser_and_verbs() -> tuple[argparse.ArgumentParser, list[str]]:
     root = argparse.ArgumentParser(
         prog="gald",
         description="Global aggregation then local distribution: rebuild the paper's tables.",
-        epilog="`snakemake --cores all` runs the first of these verbs in order; each can be called alone.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     root.add_argument("--version", action="version", version=f"gald {__version__}")
-    verbs = root.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = root.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
+    names: list[str] = []
 
     def verb(name: str, action: Action, text: str) -> argparse.ArgumentParser:
-        one = verbs.add_parser(name, help=text, description=text)
+        names.append(name)
+        one = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         one.set_defaults(action=action)
-        one.add_argument("--log", type=Path, help="also write plain lines to this file")
+        one.add_argument("--log", type=Path, metavar="FILE", help="also write the messages to this file, with times")
         return one
 
-    data.add(verb)
-    runs.add(verb)
-    networks.add(verb)
-    measuring.add(verb)
-    return root
+    for group in (data, runs, networks, measuring):
+        group.add(verb)
+    return root, names
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments; without any show the help, and beside an unknown verb the nearest one."""
+    root, verbs = _parser_and_verbs()
+    if not argv:
+        root.print_help(sys.stderr)
+        raise SystemExit(2)
+    first = next((word for word in argv if not word.startswith("-")), None)
+    if first is not None and first not in verbs:
+        root.error(f"no verb is called {first!r}; {plugins.nearest(first, verbs)} (`gald --help` explains all)")
+    return root.parse_args(argv)
 
 
 @contextmanager
@@ -49,6 +80,8 @@ def _messages(log: Path | None) -> Iterator[None]:
     level = LOGGER.level
     LOGGER.addHandler(console)
     LOGGER.setLevel(logging.INFO)
+    formerly = warnings.formatwarning
+    warnings.formatwarning = _spell_warning
     try:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -58,15 +91,25 @@ def _messages(log: Path | None) -> Iterator[None]:
             LOGGER.addHandler(file)
         yield
     finally:
+        warnings.formatwarning = formerly
         LOGGER.setLevel(level)
         for handler in handlers:
             LOGGER.removeHandler(handler)
             handler.close()
 
 
+def _spell_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Spell the package's own warnings as messages: its source lines tell a user nothing."""
+    if _PACKAGE in Path(filename).parents:
+        return f"warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; return the exit status: 0 done, 1 failed, 2 refused params, 75 stopped and resumable."""
-    args = parser().parse_args(argv)
+    args = _parse(sys.argv[1:] if argv is None else argv)
     try:
         with _messages(args.log):
             return _status(args)

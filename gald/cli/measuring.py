@@ -15,12 +15,14 @@ def add(verb: Verb) -> None:
     """Declare the verbs that measure."""
     one = verb("cost", _cost, "parameters, GMACs, memory and latency of runs, suites or all aggregations")
     one.add_argument("what", metavar="RUN|SUITE", nargs="*", help="none: every aggregation, alone and with affinity")
-    one.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the image, or positions")
-    one.add_argument("--channels", type=int, default=512, help="of the aggregations' features (512)")
-    one.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    one.add_argument("--threads", type=int, default=1)
-    one.add_argument("--runs", type=int, default=5, help="timed passes (5)")
-    one.add_argument("--csv", type=Path, help="also write the figures here")
+    one.add_argument(
+        "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the image (the crop), or of features (97 97)"
+    )
+    one.add_argument("--channels", type=int, metavar="C", default=512, help="of the aggregations' features (512)")
+    one.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to measure (cpu)")
+    one.add_argument("--threads", type=int, metavar="N", default=1, help="of the CPU (1)")
+    one.add_argument("--runs", type=int, metavar="N", default=5, help="timed passes (5)")
+    one.add_argument("--csv", type=Path, metavar="FILE", help="also write the figures here, unrounded")
     one = verb("bench", _bench, "measure this machine: ratios against the obvious alternative")
     one.add_argument("what", metavar="WHAT", choices=BENCHMARKS, help="one of " + ", ".join(BENCHMARKS))
 

@@ -6,9 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from gald.cli._verb import Verb
-from gald.errors import GaldError
+from gald.cli._verb import RUN, Verb
+from gald.errors import GaldError, ParamsError
 
+_OUT = "of the results "
 _AT = "pixel whose window is drawn, may be given several times; some telling ones if not given"
 RELEASED = ("dualgcn_res101", "dualgcn_res50", "gald_res101", "gald_res50")
 
@@ -16,33 +17,35 @@ RELEASED = ("dualgcn_res101", "dualgcn_res50", "gald_res101", "gald_res50")
 def add(verb: Verb) -> None:
     """Declare the verbs of networks."""
     one = verb("predict", _predict, "predict pictures: colours over them, train ids, raw ids")
-    one.add_argument("inputs", metavar="IMAGE|FOLDER", nargs="+", type=Path)
+    one.add_argument("inputs", metavar="IMAGE|FOLDER", nargs="+", type=Path, help="pictures of any format and size")
     _add_source(one)
-    one.add_argument("-o", "--out", type=Path, default=Path("predicted"), help="folder of the results (predicted)")
-    one.add_argument("--dataset", help="benchmark of colours and raw ids, for example camvid or camvid/original")
+    one.add_argument("-o", "--out", type=Path, metavar="FOLDER", default=Path("predicted"), help=_OUT + "(predicted)")
+    one.add_argument(
+        "--dataset", metavar="NAME", help="benchmark of colours and raw ids, for example camvid or camvid/original"
+    )
     one.add_argument("--raw-ids", action="store_true", help="also write the benchmark's raw ids")
-    one.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    one.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to compute on (cpu)")
     _add_explain(verb)
     _add_export(verb)
     one = verb("export-weights", _export_weights, "copy a trained run's weights to one file for gald.load")
-    one.add_argument("run", metavar="RUN", help="for example mini/cityscapes/psp-affinity-seed0")
+    one.add_argument("run", metavar="RUN", help=RUN)
     one.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="to write: .safetensors")
     one.add_argument("--best", action="store_true", help="the weights that validated best, not the last ones")
     one = verb("import-weights", _import_weights, "make a weights file of the authors' released checkpoint")
-    one.add_argument("file", type=Path, metavar="FILE.pth")
-    one.add_argument("--net", required=True, choices=RELEASED, help="one of " + ", ".join(RELEASED))
-    one.add_argument("--classes", type=int, default=19, help="of the checkpoint (19)")
-    one.add_argument("-o", "--out", type=Path, required=True, help="weights file to write")
+    one.add_argument("file", type=Path, metavar="FILE.pth", help="as the authors released it")
+    one.add_argument("--net", required=True, metavar="NAME", choices=RELEASED, help="one of " + ", ".join(RELEASED))
+    one.add_argument("--classes", type=int, metavar="K", default=19, help="of the checkpoint (19)")
+    one.add_argument("-o", "--out", type=Path, metavar="FILE", required=True, help="weights file to write")
     one.add_argument("--rgb", action=argparse.BooleanOptionalAction, help="trained with `--rgb 1`; else as released")
 
 
 def _add_explain(verb: Verb) -> None:
     one = verb("explain", _explain, "draw what the distribution of a network does to one picture")
-    one.add_argument("image", metavar="IMAGE", type=Path)
+    one.add_argument("image", metavar="IMAGE", type=Path, help="a picture of any format and size")
     _add_source(one)
-    one.add_argument("-o", "--out", type=Path, default=Path("explained"), help="folder of the results (explained)")
+    one.add_argument("-o", "--out", type=Path, metavar="FOLDER", default=Path("explained"), help=_OUT + "(explained)")
     one.add_argument("--at", type=int, nargs=2, action="append", metavar=("ROW", "COLUMN"), help=_AT)
-    one.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    one.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to compute on (cpu)")
 
 
 def _add_export(verb: Verb) -> None:
@@ -51,39 +54,49 @@ def _add_export(verb: Verb) -> None:
     one.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="to write: .onnx or .pt2")
     one.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the image it is traced with")
     one.add_argument("--static", action="store_true", help="fix batch, height and width to those of the trace")
-    one.add_argument("--opset", type=int, help="version of ONNX operators; torch's own choice if not given")
+    one.add_argument(
+        "--opset", type=int, metavar="N", help="version of ONNX operators; torch's own choice if not given"
+    )
 
 
 def _add_source(one: argparse.ArgumentParser) -> None:
     source = one.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", help="a trained run, for example mini/cityscapes/psp-affinity-seed0")
-    source.add_argument("--weights", type=Path, metavar="FILE", help="a weights file")
+    source.add_argument("--run", help=f"a trained run, {RUN}")
+    source.add_argument("--weights", type=Path, metavar="FILE", help="a weights file (.safetensors)")
+
+
+def _weights_of(run: str) -> Path:
+    """Weights of a run that need not be of any suite that is here; a misspelt name is answered with the nearest."""
+    from gald import paths, plugins
+
+    weights = paths.weights(run)
+    known = ["/".join(other.parts[-4:-1]) for other in Path().glob(str(paths.weights("*/*/*")))]
+    if known and not weights.is_file():
+        raise ParamsError(f"no run {run!r} is trained here; {plugins.nearest(run, known)}")
+    return weights
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from gald import paths
     from gald.commands.predict import predict
 
-    weights = args.weights or paths.weights(args.run)
+    weights = args.weights or _weights_of(args.run)
     problems = predict(args.inputs, weights, args.out, dataset=args.dataset, raw_ids=args.raw_ids, device=args.device)
     if problems:
         raise GaldError(f"{len(problems)} of the inputs could not be predicted; they are named above")
 
 
 def _explain(args: argparse.Namespace) -> None:
-    from gald import paths
     from gald.commands.explain import explain
 
-    weights = args.weights or paths.weights(args.run)
+    weights = args.weights or _weights_of(args.run)
     at = [(row, column) for row, column in args.at or ()]
     sys.stdout.write(explain(args.image, weights, args.out, at=at, device=args.device))
 
 
 def _export(args: argparse.Namespace) -> None:
-    from gald import paths
     from gald.commands.export import export
 
-    weights = Path(args.network) if args.network.endswith(".safetensors") else paths.weights(args.network)
+    weights = Path(args.network) if args.network.endswith(".safetensors") else _weights_of(args.network)
     size = args.size and (*args.size,)
     sys.stdout.write(export(weights, args.out, size=size, static=args.static, opset=args.opset))
 

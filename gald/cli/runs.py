@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gald.cli._verb import Verb
+from gald.cli._verb import RUN, SUITE, Verb
 from gald.cli.data import edition_and_dataset
 from gald.errors import ParamsError
 
@@ -26,16 +26,16 @@ def add(verb: Verb) -> None:
         ("evaluate", _evaluate, "score one trained run"),
     ):
         one = verb(name, action, text)
-        one.add_argument("run", metavar="RUN", help="for example mini/cityscapes/psp-affinity-seed0")
-        one.add_argument("--digest", help="refuse unless the run's params have this digest")
+        one.add_argument("run", metavar="RUN", help=RUN)
+        one.add_argument("--digest", metavar="HEX", help="refuse unless the run's params have this digest")
         if name == "train":
             _add_trials(one)
         else:
             _add_questions(one)
     one = verb("tables", _tables, "build a suite's tables from the metrics of its runs")
-    one.add_argument("suite", metavar="SUITE")
-    one.add_argument("table", metavar="TABLE", nargs="?", help="one table; all if not given")
-    verb("report", _report, "build a suite's start page").add_argument("suite", metavar="SUITE")
+    one.add_argument("suite", metavar="SUITE", help=SUITE)
+    one.add_argument("table", metavar="TABLE", nargs="?", help="one table, for example components; all if not given")
+    verb("report", _report, "build a suite's start page").add_argument("suite", metavar="SUITE", help=SUITE)
     _add_views(verb)
 
 
@@ -51,7 +51,7 @@ def _add_trials(one: argparse.ArgumentParser) -> None:
 def _add_questions(one: argparse.ArgumentParser) -> None:
     other = one.add_argument_group("other questions", "beside what the tables ask; the run's own scores stay")
     other.add_argument("--protocol", metavar="NAME", help="of params/protocols.yaml, for example multi_scale")
-    other.add_argument("--split", help="instead of the one that the params name; it may be unlabelled")
+    other.add_argument("--split", metavar="NAME", help="instead of the one that the params name; it may be unlabelled")
     other.add_argument("--images", type=Path, metavar="FOLDER", help="images without a truth, instead of a split")
     other.add_argument("--save-predictions", type=Path, metavar="FOLDER", help="keep every mask, as ids and as colours")
     other.add_argument("--submission", type=Path, metavar="ZIP", help="write what the benchmark's test server takes")
@@ -64,19 +64,21 @@ def _add_questions(one: argparse.ArgumentParser) -> None:
 def _add_views(verb: Verb) -> None:
     one = verb("track", _track, "bring the MLflow store up to date with the files")
     one.add_argument("suites", metavar="SUITE", nargs="*", help="all suites with results if none is given")
-    one.add_argument("--follow", action="store_true", help="show trainings while they run; ends when none is left")
+    one.add_argument("--follow", action="store_true", help="show trainings while they run; end when none is left")
     one = verb("status", _status, "list runs and their state, also those whose code has changed since")
-    one.add_argument("suite", metavar="SUITE", nargs="?", default="mini")
+    one.add_argument("suite", metavar="SUITE", nargs="?", default="mini", help="a file of params/suites (mini)")
     one = verb("compare", _compare, "compare two evaluated runs image by image: what gains, what loses, with pictures")
-    one.add_argument("first", metavar="RUN")
-    one.add_argument("second", metavar="RUN", help="differences are this one minus the first")
-    one.add_argument("-o", "--out", type=Path, default=Path("compared"), help="folder of the page (compared)")
+    one.add_argument("first", metavar="FIRST", help=RUN)
+    one.add_argument("second", metavar="SECOND", help="another run; differences are this one minus the first")
+    one.add_argument(
+        "-o", "--out", type=Path, metavar="FOLDER", default=Path("compared"), help="of the page (compared)"
+    )
     one = verb("power", _power, "say how many seeds would resolve a difference, from the spread seen so far")
-    one.add_argument("suite", metavar="SUITE")
+    one.add_argument("suite", metavar="SUITE", help=SUITE)
     one.add_argument("table", metavar="TABLE", nargs="?", help="one table; all that show scores if not given")
     one.add_argument("--difference", type=float, metavar="POINTS", help="instead of 0.1, 0.2, 0.5, 1 and 2 points")
     one = verb("params", _params, "check a suite's params and list its runs, or show a run's merged params")
-    one.add_argument("what", metavar="SUITE|RUN")
+    one.add_argument("what", metavar="SUITE|RUN", help="for example mini, or mini/cityscapes/psp-affinity-seed0")
 
 
 def _train(args: argparse.Namespace) -> None:

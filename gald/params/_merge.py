@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from gald import plugins
 from gald.errors import ParamsError
 
 
@@ -40,8 +41,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.parent.is_dir():
         raise ParamsError(f"{path}: no such file; run this in the repository's root")
     if not path.is_file():
-        siblings = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
-        raise ParamsError(f"{path}: no such file; known here: {siblings}")
+        siblings = [other.stem for other in path.parent.glob("*.yaml")]
+        raise ParamsError(f"{path}: no such file; {plugins.nearest(path.stem, siblings)}")
     try:
         with path.open(encoding="utf-8") as file:
             content = yaml.load(file, Loader=_UniqueKeyLoader)

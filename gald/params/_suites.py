@@ -180,8 +180,19 @@ def find_run(name: str, root: Path = paths.PARAMS) -> Run:
         known += [run.name for run in runs]
     if failures:
         raise failures[0]
-    known = known or [f"{suite}/..." for suite in suite_names(root)]
-    raise ParamsError(f"no run is called {name!r}; {plugins.nearest(name, known)}")
+    if known:
+        raise ParamsError(f"no run is called {name!r}; {plugins.nearest(name, known)}")
+    raise ParamsError(_no_scale(name, root))
+
+
+def _no_scale(name: str, root: Path) -> str:
+    """Say what is wrong with a run's name that begins with no suite's scale."""
+    scale, is_run, _ = name.partition("/")
+    suites = suite_names(root)
+    if not is_run:
+        return f"no suite and no run is called {name!r}; {plugins.nearest(name, suites)}"
+    scales = [str(read_yaml(root / "suites" / f"{suite}.yaml").get("scale", suite)) for suite in suites]
+    return f"no run is called {name!r}, since none begins with {scale + '/'!r}; {plugins.nearest(scale, scales)}"
 
 
 def data_params(root: Path = paths.PARAMS) -> tuple[DownloadParams, PrepareParams]:

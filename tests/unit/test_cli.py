@@ -1,14 +1,16 @@
 """The command line's own part: what it offers, and how it ends."""
 
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gald import bench, cli
+from gald import bench, cli, paths
 from gald.cli import measuring, networks
 from gald.models.released import NETS
 
@@ -39,3 +41,48 @@ def test_what_cannot_be_predicted_ends_with_one(
 def test_impossible_sizes_are_refused_as_params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.main(["cost", "--size", "0", "5"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["statsu"], r"no verb is called 'statsu'; did you mean 'status'\?"),
+        (["--version-of", "evalute", "RUN"], r"did you mean 'evaluate'\?"),
+        ([], "exit status: 0 done, 1 failed"),
+    ],
+)
+def test_a_mistyped_verb_is_answered_with_the_nearest_and_none_with_the_help(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_a_misspelt_run_is_answered_with_the_nearest_that_has_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = paths.weights("mini/camvid/psp-seed0")
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    for verb in (["predict", "a.png", "--run"], ["explain", "a.png", "--run"], ["export", "-o", "a.onnx"]):
+        assert cli.main([*verb, "mini/camvid/psp-sed0"]) == 2
+        assert "did you mean 'mini/camvid/psp-seed0'?" in capsys.readouterr().err
+
+
+def test_only_warnings_of_the_package_are_spelt_without_their_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn(args: object) -> None:
+        for file in (Path(cli.__file__), tmp_path / "theirs.py"):
+            sys.stderr.write(warnings.formatwarning("hardly local", UserWarning, str(file), 7))
+
+    monkeypatch.setattr(cli.measuring, "_bench", warn)
+    before = warnings.formatwarning
+    assert cli.main(["bench", "loss"]) == 0
+    own, foreign = capsys.readouterr().err.splitlines()
+    assert own == "warning: hardly local"
+    assert foreign.endswith("theirs.py:7: UserWarning: hardly local")
+    assert warnings.formatwarning is before

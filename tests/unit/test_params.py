@@ -143,7 +143,7 @@ def test_all_problems_of_all_rows_come_at_once(root: Path) -> None:
             "suites/mini.yaml",
             "  benchmarks:",
             "  benchmark:",
-            r"benchmark\.yaml: no such file; known here: .*benchmarks",
+            r"benchmark\.yaml: no such file; did you mean 'benchmarks'\? known: .*components",
         ),
         ("suites/mini.yaml", "rows: [none,", "rows: [nune,", r"no row 'nune'; did you mean 'none'"),
         ("tables/components.yaml", "than: psp\n", "than: pspl\n", r"row 'pspl', which is not among rows"),
@@ -260,3 +260,16 @@ def test_outside_the_repository_the_message_says_so(tmp_path: Path) -> None:
 def test_validation_imports_no_torch() -> None:
     code = "import sys; from gald.params import load_suite; load_suite('mini'); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mni", "no suite and no run is called 'mni'; did you mean 'mini'"),
+        ("mini_full/cityscapes/psp-seed0", "none begins with 'mini_full/'; did you mean 'mini'"),
+        ("mini/cityscapes/psp-sed0", r"did you mean 'mini/cityscapes/psp-seed0'\?$"),
+    ],
+)
+def test_a_misspelt_run_is_answered_with_what_would_be_right(name: str, said: str) -> None:
+    with pytest.raises(ParamsError, match=said):
+        find_run(name)
