@@ -112,7 +112,7 @@ def _objects(first: Side, second: Side) -> Iterator[Row]:
         for place, (span, count) in enumerate(zip(spans, counts, strict=True), 1):
             name = f"{key}_{place}"
             values = [side.measured.metrics["scores"][name] for side in (first, second)]
-            yield Row(f"{_title(name)} ({span} px; {count})", *map(_number, values))
+            yield Row(f"{_title(name)} ({span} px; {count} object{'' if count == 1 else 's'})", *map(_number, values))
 
 
 def _title(score: str) -> str:

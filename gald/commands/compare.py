@@ -18,6 +18,7 @@ from gald.errors import DatasetError, ModelError, StaleMetrics
 from gald.files import write_text
 from gald.params import Run
 from gald.tables.bootstrap import LABEL, Resampled, paired_bootstrap
+from gald.tables.render import aligned
 from gald.tables.statistics import points
 
 PAGE, NUMBERS = "compare.html", "compare.csv"
@@ -89,19 +90,17 @@ def _heading(first: Side, second: Side, resampled: Resampled) -> list[str]:
 def _tables(shown: Sequence[Section]) -> Iterator[str]:
     """Each section as a Markdown table in percent; of long rankings both ends."""
     for section in shown:
-        yield from ("", f"## {section.title}", "", "| | first (%) | second (%) | difference |", "|---|---:|---:|---:|")
-        rows = section.rows
+        rows = [_cells(row) for row in section.rows]
         if section.ranked and len(rows) > 2 * _EACH_WAY:
-            yield from map(_line, rows[:_EACH_WAY])
-            yield f"| ... {len(rows) - 2 * _EACH_WAY} more ... | | | |"
-            rows = rows[-_EACH_WAY:]
-        yield from map(_line, rows)
+            left_out = [f"... {len(rows) - 2 * _EACH_WAY} more ...", "", "", ""]
+            rows = [*rows[:_EACH_WAY], left_out, *rows[-_EACH_WAY:]]
+        yield from ("", f"## {section.title}", "", *aligned([["", "first (%)", "second (%)", "difference"], *rows]))
 
 
-def _line(row: Row) -> str:
+def _cells(row: Row) -> list[str]:
     change = "" if row.change is None else points(row.change, signed=True)
     first, second = ("absent" if value is None else points(value) for value in (row.first, row.second))
-    return f"| {row.name.replace('|', '/')} | {first} | {second} | {change} |"
+    return [row.name.replace("|", "/"), first, second, change]
 
 
 def _images(side: Side, ranked: Sequence[tuple[int, float]]) -> Iterator[str]:

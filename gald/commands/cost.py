@@ -27,6 +27,7 @@ from gald.models.segmentor import build_segmentor
 from gald.models.weights import unpretrained
 from gald.params import Run, find_run, load_suite, suite_names
 from gald.provenance import cpu_name
+from gald.tables.render import aligned
 from gald.threads import torch_threads
 
 _LOG = logging.getLogger("gald.cost")
@@ -192,21 +193,7 @@ def _markdown(figures: Sequence[_Figures], machine: dict[str, object]) -> str:
         cells = [row.name, *([_size(row)] if each else []), f"{parameters / 1e6:.3f}", f"{macs / 1e9:.4g}"]
         cells += [f"{taken.peak_bytes / 2**20:.1f}", f"{taken.median_ms:.1f}", f"{least:.1f} to {most:.1f}"]
         table.append(cells)
-    return "\n".join([*textwrap.wrap(head, _COLUMNS), "", *_aligned(table, left=1 + each)]) + "\n"
-
-
-def _aligned(table: Sequence[Sequence[str]], left: int) -> Iterator[str]:
-    """Lines of a Markdown table whose columns are as wide as their widest cells, the first `left` ones flush left."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for number, cells in enumerate(table):
-        padded = [
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        yield f"| {' | '.join(padded)} |"
-        if number == 0:
-            rules = ["-" * (width + 2) if i < left else "-" * (width + 1) + ":" for i, width in enumerate(widths)]
-            yield f"|{'|'.join(rules)}|"
+    return "\n".join([*textwrap.wrap(head, _COLUMNS), "", *aligned(table, left=1 + each)]) + "\n"
 
 
 def _csv(figures: Sequence[_Figures], machine: dict[str, object]) -> str:

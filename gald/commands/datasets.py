@@ -22,7 +22,7 @@ from gald.download.run import Params, archives_folder
 from gald.download.space import download_size, size
 from gald.files import sha256
 
-_WIDTH = 120
+_NARROWEST, _WIDEST = 80, 120  # columns
 _HEADER = ("benchmark", "source", "state", "size", "licence")
 
 
@@ -144,7 +144,7 @@ def _remarks(params: Params) -> list[str]:
     return [
         line
         for sentence in text
-        for line in textwrap.wrap(sentence, _WIDTH, break_long_words=False, break_on_hyphens=False)
+        for line in textwrap.wrap(sentence, _width(), break_long_words=False, break_on_hyphens=False)
     ]
 
 
@@ -157,6 +157,11 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def _width() -> int:
+    """Columns to fill: the terminal's, within what can be read."""
+    return min(max(shutil.get_terminal_size((_WIDEST, 24)).columns, _NARROWEST), _WIDEST)
+
+
 def _columns(rows: Sequence[tuple[str, ...]], *, right: int | None = None, indent: int = 0) -> list[str]:
     """Align columns, one of them to the right; the last one is wrapped."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
@@ -167,8 +172,8 @@ def _columns(rows: Sequence[tuple[str, ...]], *, right: int | None = None, inden
             cell.rjust(width) if column == right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ]
-        first, *rest = textwrap.wrap(last, max(_WIDTH - begin, 40), break_long_words=False, break_on_hyphens=False) or [
-            ""
-        ]
+        first, *rest = textwrap.wrap(
+            last, max(_width() - begin, 40), break_long_words=False, break_on_hyphens=False
+        ) or [""]
         lines += [" " * indent + "  ".join([*aligned, first]), *(" " * begin + line for line in rest)]
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
@@ -11,11 +12,13 @@ from gald.tables.collect import collect
 from gald.tables.comparisons import compare
 from gald.tables.content import Comparison, Content, Line
 from gald.tables.power import MOST, POWER, deviation_interval, resolved, seeds_needed
+from gald.tables.render import aligned
 from gald.tables.statistics import CONFIDENCE, LEVEL, MIN_SEEDS, points, spread
 
 POINTS = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Differences that are asked about, in points of percent."""
 
+_COLUMNS = 90  # of the report's running text
 _NONE = "no table of suite {suite!r} has a score to compare; name one of: {tables}"
 
 
@@ -51,7 +54,7 @@ def power(suite: str, table: str | None = None, difference: float | None = None)
     parts = [part for name in names if (part := _of_table(loaded, name, sizes))]
     if not parts:
         raise ParamsError(_NONE.format(suite=suite, tables=", ".join(one.name for one in loaded.tables)))
-    return "\n\n".join([_preamble(), *parts]) + "\n"
+    return "\n\n".join([textwrap.fill(_preamble(), _COLUMNS), *parts]) + "\n"
 
 
 def _preamble() -> str:
@@ -73,9 +76,8 @@ def _of_table(suite: Suite, name: str, sizes: Sequence[float]) -> str:
     if column is None or not pairs:
         return ""
     head = ["pair", "n", "mean", "deviation", *(f"{size:g}" for size in sizes), "resolved now"]
-    lines = [f"## {content.title}: {SCORES[column].removesuffix(' (%)')}, points", "", _pipes(head)]
-    lines.append(_pipes(["---", *("---:" for _ in head[1:])]))
-    lines += [_pipes(_cells(content, one, sizes, one in content.comparisons)) for one in pairs]
+    lines = [f"## {content.title}: {SCORES[column].removesuffix(' (%)')}, points", ""]
+    lines += aligned([head, *(_cells(content, one, sizes, one in content.comparisons) for one in pairs)])
     if any(one.change is not None and len(one.change.seeds) < MIN_SEEDS for one in pairs):
         lines += [
             "",
@@ -118,7 +120,3 @@ def _seeds(difference: float, deviation: float, ends: tuple[float, float]) -> st
 
 def _spelt(seeds: int | None) -> str:
     return f"> {MOST}" if seeds is None else str(seeds)
-
-
-def _pipes(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 from gald.params import SCORES
@@ -77,6 +78,36 @@ def to_markdown(content: Content) -> str:
 
 def _pipes(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def aligned(table: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
+    """List the lines of a Markdown table that is also read as it stands, on a terminal.
+
+    Parameters
+    ----------
+    table : sequence of sequence of str
+        Header, then rows.
+    left : int
+        How many columns begin flush left; the others hold numbers.
+
+    Examples
+    --------
+    >>> for line in aligned([["row", "n"], ["psp", "12"]]):
+    ...     print(line)
+    | row |  n |
+    |-----|---:|
+    | psp | 12 |
+    """
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for number, cells in enumerate(table):
+        padded = [
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        yield _pipes(padded)
+        if number == 0:
+            rules = ["-" * (width + 2) if i < left else "-" * (width + 1) + ":" for i, width in enumerate(widths)]
+            yield f"|{'|'.join(rules)}|"
 
 
 _TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}

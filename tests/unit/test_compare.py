@@ -185,7 +185,7 @@ def test_sections_by_hand() -> None:
     assert [(row.name, row.first, row.second) for row in rings.rows[:3]] == [
         ("1 px", 0.25, 1.0), ("2 to 3 px", 1.0, pytest.approx(7 / 12)), ("4 to 5 px", None, None),
     ]  # fmt: skip
-    assert objects.rows[2].name == "Object accuracy, third quarter (3 to 3 px; 2)"
+    assert objects.rows[2].name == "Object accuracy, third quarter (3 to 3 px; 2 objects)"
     assert border.rows[3].name == "farther than 10 %"
     assert [(row.name, row.change) for row in classes.rows] == [("sky", 0.0), ("road", 0.0)]
 

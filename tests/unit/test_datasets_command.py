@@ -167,3 +167,12 @@ def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ)
     assert done.stdout.strip() == "[]"
     assert time.monotonic() - begun < 5.0
+
+
+@pytest.mark.parametrize(("columns", "most"), [(100, 100), (300, 120)])
+def test_the_list_fits_the_terminal(columns: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    widths = [
+        len(line) for line in datasets(params()).splitlines() if "https://" not in line and str(Path.cwd()) not in line
+    ]
+    assert most - 20 < max(widths) <= most

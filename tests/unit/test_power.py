@@ -84,3 +84,8 @@ def test_one_row_has_no_pair(here: Path) -> None:
         write_run(run, 0.5)
     with pytest.raises(ParamsError, match="has a score to compare"):
         power("tiny")
+
+
+def test_columns_are_aligned_for_a_terminal(here: Path) -> None:
+    report = power(of_seeds(here, {"ga": (0.60, 0.62, 0.67), "ga-ld": (0.62, 0.65, 0.71)}))
+    assert len({len(line) for line in report.splitlines() if line.startswith("|")}) == 1
