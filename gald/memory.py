@@ -43,7 +43,11 @@ def free_bytes() -> int | None:
     return found[0] if found else None
 
 
+_SIGNS = ("can't allocate memory", "out of memory", "_ALLOC_FAILED", "ALLOCATION_FAILED")
+"""How torch's allocator of the CPU says it; the CUDA driver, NCCL, cuBLAS and cuDNN of what torch does not allocate."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory ran out, which torch's allocator of the CPU says in words alone."""
+    """Tell whether memory ran out, which much of what torch calls says in words alone."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, without torch
-    return named or "can't allocate memory" in str(error)
+    return named or any(sign in str(error) for sign in _SIGNS)

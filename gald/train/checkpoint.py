@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from gald import files
+from gald.errors import GaldError
 
 _LOG = logging.getLogger("gald.train")
 _KEPT = 2  # the newest, and the one before it in case the newest is damaged
@@ -86,13 +87,23 @@ def load(folder: Path, identity: dict[str, str]) -> Checkpoint | None:
     -------
     Checkpoint or None
         None where there is none, or only of other params or data. Each one passed over is named in the log.
+
+    Raises
+    ------
+    GaldError
+        One cannot be read, perhaps only now, and there is no older one to take.
     """
     for rest in folder.glob(".*.part"):
         rest.unlink()  # of a kill while writing
+    unread: OSError | None = None
     for path in _newest_first(folder):
         try:
             checkpoint = _read(path)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except OSError as error:  # a disk or a server that will be back, or rights that can be given
+            _LOG.warning("%s cannot be read (%s); trying an older checkpoint", path, error)
+            unread = unread or error
+            continue
+        except (ValueError, KeyError, TypeError, SafetensorError) as error:
             _LOG.warning("%s is damaged (%s); trying an older checkpoint", path, error)
             continue
         changed = [key for key, value in identity.items() if checkpoint.identity.get(key) != value]
@@ -100,6 +111,11 @@ def load(folder: Path, identity: dict[str, str]) -> Checkpoint | None:
             _LOG.warning("%s was made with other %s; starting afresh", path, " and ".join(changed))
             return None
         return checkpoint
+    if unread is not None:
+        raise GaldError(
+            f"{folder}: no checkpoint can be read ({unread}), so the training neither goes on nor starts afresh; try "
+            "again when it can be, or remove the folder to start afresh"
+        ) from unread
     return None
 
 

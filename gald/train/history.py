@@ -31,7 +31,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():  # a crash may leave garbage
         try:
             lines.append(json.loads(text))
         except ValueError:
@@ -92,15 +92,23 @@ class Progress:
             return
         self._shown = now
         pace = (now - self._began) / (iteration - self._start)
-        line = f"{self._run}: {iteration}/{self._stop}, loss {loss:.4f}, {pace:.3g} s/it, "
+        line = f": {iteration}/{self._stop}, loss {loss:.4f}, {pace:.3g} s/it, "
         line += f"took {_spell(now - self._began)}" if done else f"{_spell(pace * (self._stop - iteration))} left"
         if not self._live:
-            _LOG.info("%s", line)
+            _LOG.info("%s%s", self._run, line)
             return
         width = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be replaced
-        sys.stderr.write(f"\r\x1b[K{line[:width]}" + ("\n" if done else ""))
+        sys.stderr.write(f"\r\x1b[K{_end_of(self._run, width - len(line))}{line}"[: width + len("\r\x1b[K")])
+        sys.stderr.write("\n" if done else "")
         sys.stderr.flush()
         Progress._shown_live = not done
+
+
+def _end_of(name: str, width: int) -> str:
+    """Shorten a name to some columns; its end tells runs apart, and what follows it matters more."""
+    if len(name) <= width:
+        return name
+    return f"...{name[len(name) - width + 3 :]}" if width > 3 else ""
 
 
 def _make_room(_record: logging.LogRecord) -> bool:

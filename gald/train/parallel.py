@@ -30,6 +30,7 @@ from gald.train.voices import of_several, told_elsewhere
 
 _TIMEOUT = timedelta(minutes=10)  # validation by one process, or a slow disk, may hold the others up
 _LOOK_S = 0.01
+_SAID = 400  # characters of what NCCL says
 _GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
 
 
@@ -156,8 +157,11 @@ def joined(params: TrainParams) -> Iterator[World]:
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
     try:
         yield World(rank, size, device)
-    finally:
-        distributed.destroy_process_group()
+    except BaseException:
+        if backend != "nccl":  # which would wait here for the others, and they wait for this one
+            distributed.destroy_process_group()
+        raise
+    distributed.destroy_process_group()
 
 
 def _store_of_this_life(rank: int, size: int) -> Store:
@@ -216,3 +220,10 @@ def lost_peer(error: RuntimeError) -> bool:
     """Whether a collective operation failed because another process is gone, whose own message says why."""
     text = str(error)
     return isinstance(error, distributed.DistError) or any(sign in text for sign in _GONE)
+
+
+def peer_lost(error: RuntimeError) -> str:
+    """Say that another process is gone; NCCL's words with it, since a fault of its own looks the same from here."""
+    text = " ".join(str(error).split())
+    said = f" (or NCCL failed: {text[:_SAID]})" if "NCCL" in text else ""
+    return f"another process is gone{said}, and says why unless it was killed"

@@ -106,11 +106,21 @@ def _effective(run: RunParams, model: Segmentor, world: World) -> Iterator[tuple
     yield "batch norm sees", batch_norm_sees(model, params, world)
     at_once = "one sample" if each == 1 else f"{each} samples"
     yield "loss", loss_in_words(params.loss, of=f" of the {at_once} that a device sees at once")
-    if params.precision == "float32" and params.device == "cuda" and torch.backends.cudnn.allow_tf32:
-        yield "precision", "float32, convolutions in TF32 where the GPU has it"
+    rounded = _in_tf32() if params.precision == "float32" and params.device == "cuda" else []
+    if rounded:
+        yield "precision", f"float32, {' and '.join(rounded)} in TF32 where the GPU has it"
     coverage = model.coverage
     if coverage is not None:
         yield "pretrained", f"{coverage['loaded']} of {coverage['of']} tensors of {coverage['origin']}"
+
+
+def _in_tf32() -> list[str]:
+    """Operators whose float32 torch rounds to TF32; products only where the environment or the caller asks for it."""
+    kinds = {
+        "convolutions": torch.backends.cudnn.conv,  # type: ignore[attr-defined]
+        "matrix products": torch.backends.cuda.matmul,
+    }
+    return [name for name, kind in kinds.items() if kind.fp32_precision == "tf32"]
 
 
 def reached(params: TrainParams) -> str:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -77,6 +78,8 @@ def _composite(module: nn.Module) -> Iterator[nn.Module]:
 def _twice(block: nn.Module, forward: Any, *inputs: Tensor) -> Any:
     if not block.training:
         return forward(*inputs)
+    if torch.compiler.is_compiling():  # it follows no context, and a graph changes the statistics once anyway
+        return checkpoint(forward, *inputs, use_reentrant=False)
     # Dropout in a backbone draws from torch's generator, whose state the second pass gets back.
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _counted_once(block)))
 

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from gald.train import checkpoint, history, loop
 from gald.train.faults import what_to_lower
 from gald.train.loader import CachedSamples
 from gald.train.norms import training_mode
-from gald.train.parallel import World, joined, lost_peer, processes
+from gald.train.parallel import World, joined, lost_peer, peer_lost, processes
 from gald.train.publish import publish
 from gald.train.recipe import Line, as_table, effective_recipe, refuse_departures
 from gald.train.start import build_state, keeper, take_over
@@ -78,10 +78,7 @@ def train(run: Run, *, store: Store = "auto") -> None:
         except RuntimeError as error:
             if world.size == 1 or not lost_peer(error):
                 raise
-            lost = TrainingInterrupted(
-                "another process is gone, and says why unless it was killed; started again, they go on from the last "
-                "checkpoint"
-            )
+            lost = TrainingInterrupted(f"{peer_lost(error)}; started again, they go on from the last checkpoint")
             raise lost if world.first else told_elsewhere(lost) from error
 
 
@@ -90,13 +87,13 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
     with world.together():
         task = task_of(run, store, reason)
         task.split.check_store(partial(stop_early, reason))
-    if world.first:
-        paths.run_json(run.name).unlink(missing_ok=True)  # it promises weights that are about to change
     state = build_state(task, world)
     recipe = effective_recipe(run, state.model, len(task.split), world)
     _tell(run, recipe, world)
     with world.together():
         refuse_departures(run, recipe)
+    if world.first:  # not before: what was refused leaves the finished training as it is
+        paths.run_json(run.name).unlink(missing_ok=True)  # it promises weights that are about to change
     origins = take_over(task, state, world)
     if world.first:
         follow.announce(run, task.identity, task.code, [origin["code"] for origin in origins])
@@ -182,6 +179,13 @@ def _waiting(share: float, task: Task) -> str:
     return f"{100 * share:.0f} % of the time goes by in waiting for images; {', or '.join(ways)}"
 
 
+def _one_choice_of_kernels() -> AbstractContextManager[None]:
+    """Keep the compiler from choosing GPU kernels, and with them orders of sums, by how fast each is just now."""
+    from torch._inductor import config  # with the whole compiler, which is about to be needed
+
+    return config.patch(deterministic=True)  # type: ignore[no-any-return]
+
+
 @contextmanager
 def reproducible(params: TrainParams) -> Iterator[None]:
     """Set torch up for the level of determinism that the params ask for; put everything back afterwards."""
@@ -196,7 +200,8 @@ def reproducible(params: TrainParams) -> Iterator[None]:
     torch.backends.cudnn.benchmark = not strict
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # debugging aid, costs time
     try:
-        yield
+        with _one_choice_of_kernels() if strict and params.compile else nullcontext():
+            yield
     finally:
         torch.set_num_threads(before[0])
         torch.set_deterministic_debug_mode(before[1])

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gald.errors import GaldError
 from gald.train import checkpoint
 from gald.train.checkpoint import Checkpoint
 
@@ -72,6 +73,42 @@ def test_a_damaged_one_is_named_and_the_one_before_taken(
     assert found is not None
     assert found.iteration == 10
     assert "000000020.checkpoint is damaged" in caplog.text
+
+
+def cannot_be_read(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    real = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path.name in names:
+            raise OSError(5, "Input/output error", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+
+
+def test_one_that_a_disk_does_not_give_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for iteration in (10, 20):
+        checkpoint.save(tmp_path, state(iteration))
+    cannot_be_read(monkeypatch, "000000020.checkpoint")
+    found = checkpoint.load(tmp_path, IDENTITY)
+    assert found is not None
+    assert found.iteration == 10
+    assert "000000020.checkpoint cannot be read ([Errno 5]" in caplog.text
+
+
+def test_where_none_can_be_read_nothing_starts_afresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who starts afresh removes all checkpoints, and these may be whole."""
+    for iteration in (10, 20):
+        checkpoint.save(tmp_path, state(iteration))
+    cannot_be_read(monkeypatch, "000000010.checkpoint", "000000020.checkpoint")
+    with pytest.raises(GaldError, match=r"no checkpoint can be read .*000000020\.checkpoint.* remove the folder"):
+        checkpoint.load(tmp_path, IDENTITY)
+    monkeypatch.undo()
+    found = checkpoint.load(tmp_path, IDENTITY)
+    assert found is not None
+    assert found.iteration == 20
 
 
 def test_other_params_are_never_resumed_and_never_silently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -31,6 +31,17 @@ def test_resuming_forgets_what_came_after(tmp_path: Path) -> None:
     assert history.read(path) == lines(3)
 
 
+def test_garbage_of_a_crash_ends_a_history(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    for line in lines(2):
+        history.append(path, line)
+    with path.open("ab") as file:
+        file.write(b"\xff\xfe\x00\x00\n")
+    assert history.read(path) == lines(2)
+    history.truncate(path, 20)
+    assert path.read_bytes().count(b"\n") == 2
+
+
 def test_plain_progress_says_where_it_is_now_and_then(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -71,13 +82,38 @@ def test_at_a_terminal_one_line_is_updated_and_gives_way_to_messages(
             logging.getLogger("gald.train").warning("a message")
     clear = "\r\x1b[K"
     assert terminal.getvalue() == (
-        f"{clear}mini/x/y-seed0: 1/4, loss 1.2500, 90 s/it, 4 min 30 s left"[: len(clear) + 59]
-        + f"{clear}mini/x/y-seed0: 2/4, loss 1.2500, 90 s/it, 3 min 00 s left"[: len(clear) + 59]
-        + clear
-        + f"{clear}mini/x/y-seed0: 3/4, loss 1.2500, 90 s/it, 1 min 30 s left"[: len(clear) + 59]
-        + f"{clear}mini/x/y-seed0: 4/4, loss 1.2500, 90 s/it, took 6 min 00 s"[: len(clear) + 59]
-        + "\n"
+        f"{clear}mini/x/y-seed0: 1/4, loss 1.2500, 90 s/it, 4 min 30 s left"
+        f"{clear}mini/x/y-seed0: 2/4, loss 1.2500, 90 s/it, 3 min 00 s left"
+        f"{clear}"
+        f"{clear}mini/x/y-seed0: 3/4, loss 1.2500, 90 s/it, 1 min 30 s left"
+        f"{clear}mini/x/y-seed0: 4/4, loss 1.2500, 90 s/it, took 6 min 00 s\n"
     )
     assert caplog.messages == ["a message"]
     logging.getLogger("gald").warning("after the end")
     assert terminal.getvalue().endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (200, "mini/cityscapes/psp-affinity-seed0: 1/4, loss 1.2500, 90 s/it, 4 min 30 s left"),
+        (79, "mini/cityscapes/psp-affinity-seed0: 1/4, loss 1.2500, 90 s/it, 4 min 30 s left"),
+        (78, ".../cityscapes/psp-affinity-seed0: 1/4, loss 1.2500, 90 s/it, 4 min 30 s left"),
+        (49, "...0: 1/4, loss 1.2500, 90 s/it, 4 min 30 s left"),
+        (46, ": 1/4, loss 1.2500, 90 s/it, 4 min 30 s left"),
+        (30, ": 1/4, loss 1.2500, 90 s/it, "),
+    ],
+)
+def test_the_updating_line_fits_and_gives_up_the_name_first(
+    columns: int, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal, clock = Terminal(), [100.0]
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr("gald.train.history.time.monotonic", lambda: clock[0])
+    monkeypatch.setenv("COLUMNS", str(columns))
+    progress = history.Progress("mini/cityscapes/psp-affinity-seed0", start=0, stop=4)
+    clock[0] += 90
+    progress.show(1, 1.25)
+    assert terminal.getvalue() == f"\r\x1b[K{shown}"
+    assert len(shown) < columns
+    monkeypatch.setattr(history.Progress, "_shown_live", False)

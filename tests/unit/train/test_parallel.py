@@ -23,7 +23,7 @@ from gald import files, locking, paths
 from gald.datasets._reader import PreparedSplit
 from gald.errors import GaldError, RunBusy
 from gald.params import Run
-from gald.train import history
+from gald.train import history, parallel
 from gald.train.parallel import World, joined
 from gald.train.run import train
 from gald.train.validation import Validation
@@ -478,3 +478,82 @@ def test_what_a_machine_lacks_is_told_by_its_first_process(
         train(make_run(train={"device": "cuda"}))
     logging.getLogger("gald").error("gald %s: %s", "train", raised.value)
     assert len(caplog.messages) == (1 if place == 0 else 0)
+
+
+class Backend:
+    """What a process of two does with its backend."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+        self.done: list[str] = []
+        for name, value in (("WORLD_SIZE", 2), ("RANK", 1), ("LOCAL_RANK", 1), ("LOCAL_WORLD_SIZE", 2)):
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: backend == "nccl")
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch.cuda, "set_device", lambda device: self.done.append(f"on {device}"))
+        monkeypatch.setattr(parallel, "_store_of_this_life", lambda *_: None)
+        distributed = torch.distributed
+        monkeypatch.setattr(distributed, "init_process_group", lambda name, **_: self.done.append(name))
+        monkeypatch.setattr(distributed, "destroy_process_group", lambda: self.done.append("left"))
+
+
+@pytest.mark.parametrize(
+    ("device", "fails", "done"),
+    [
+        ("cpu", False, ["gloo", "left"]),
+        ("cpu", True, ["gloo", "left"]),
+        ("cuda", False, ["on cuda:1", "nccl", "left"]),
+        ("cuda", True, ["on cuda:1", "nccl"]),
+    ],
+)
+def test_a_process_that_failed_does_not_wait_in_nccl_for_the_others(
+    device: str, fails: bool, done: list[str], make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Backend(monkeypatch, "nccl" if device == "cuda" else "gloo")
+    params = make_run(train={"device": device}).params.train
+    with contextlib.suppress(GaldError), joined(params):
+        if fails:
+            raise GaldError("a sample is damaged")
+    assert found.done == done
+
+
+def test_what_nccl_says_is_told_since_its_own_faults_look_like_lost_processes() -> None:
+    gone = RuntimeError("[pair.cc:534] Connection closed by peer [127.0.0.1]:4242")
+    assert parallel.lost_peer(gone)
+    assert parallel.peer_lost(gone) == "another process is gone, and says why unless it was killed"
+    fault = torch.distributed.DistBackendError(
+        "NCCL error in: ProcessGroupNCCL.cpp:94, invalid usage, NCCL version 2.28\n"
+        "Last error:\nDuplicate GPU detected : rank 1 and rank 0 both on CUDA device 1b000"
+    )
+    assert parallel.lost_peer(fault)
+    assert "NCCL version 2.28 Last error: Duplicate GPU detected : rank 1 and rank 0" in parallel.peer_lost(fault)
+
+
+MAIN = """
+import atexit, os, sys, time
+import gald.cli
+atexit.register(lambda: print("left in order"))
+def main():
+    print("its message")
+    if sys.argv[1] == "raises":
+        raise RuntimeError("a bug")
+    return int(sys.argv[1])
+gald.cli.main = main
+import runpy
+runpy.run_module("gald.cli", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "ending", "status", "in_order"),
+    [("2", "75", 75, False), ("2", "raises", 1, False), ("2", "0", 0, True), ("1", "75", 75, True)],
+)
+def test_one_of_several_processes_that_failed_is_gone_once_it_has_said_so(
+    size: str, ending: str, status: int, in_order: bool
+) -> None:
+    environment = os.environ | {"WORLD_SIZE": size}
+    found = subprocess.run(
+        [sys.executable, "-c", MAIN, ending], env=environment, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == status
+    assert found.stdout.splitlines() == ["its message", *(["left in order"] if in_order else [])]
+    assert ("RuntimeError: a bug" in found.stderr) == (ending == "raises")

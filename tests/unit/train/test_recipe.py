@@ -258,6 +258,29 @@ def test_strict_refuses_before_the_first_iteration(
     assert not paths.weights(run.name).exists()
 
 
+@pytest.mark.usefixtures("params_here")
+def test_a_training_that_is_refused_leaves_the_finished_one_as_it_is(make_run: Callable[..., Run]) -> None:
+    run = make_run(train={"strict": True})
+    paths.run_json(run.name).parent.mkdir(parents=True)
+    paths.run_json(run.name).write_text("of an earlier training")
+    with pytest.raises(ParamsError, match=r"train\.strict is on"):
+        train(run)
+    assert paths.run_json(run.name).read_text() == "of an earlier training"
+
+
+@pytest.mark.usefixtures("params_here")
+def test_products_that_the_environment_rounds_to_tf32_are_named() -> None:
+    """Images of GPU vendors set a variable for it, which torch reads as it does this setting."""
+    run = paper_run("cityscapes")
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        lines = {line.what: line for line in effective_recipe(run, Pretrained(), 2975, World(0, 8, CPU))}
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert lines["precision"].effective == ("float32, convolutions and matrix products in TF32 where the GPU has it")
+
+
 def test_strict_without_a_paper_to_compare_with_is_refused(make_run: Callable[..., Run]) -> None:
     run = make_run(train={"strict": True})
     with pytest.raises(

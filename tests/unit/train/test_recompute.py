@@ -97,6 +97,34 @@ def test_a_copy_computes_with_its_own_weights() -> None:
     assert copied.last.residual[0].weight.grad.abs().max() > 0
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what the compiler imports
+def test_blocks_are_computed_twice_where_the_network_is_compiled() -> None:
+    torch.compiler.reset()
+    backbone = tiny.build(norm="batch", blocks=3).train()
+    plain = copy.deepcopy(backbone)
+    recompute_blocks(backbone)
+    images = torch.linspace(-1, 1, 2 * 3 * 32 * 48).reshape(2, 3, 32, 48)
+    sizes = []
+    for model in (plain, backbone):
+        saved: dict[int, Tensor] = {}
+        compiled = torch.compile(model, backend="aot_eager")
+
+        def pack(tensor: Tensor, saved: dict[int, Tensor] = saved) -> Tensor:
+            saved[tensor.untyped_storage().data_ptr()] = tensor
+            return tensor
+
+        with saved_tensors_hooks(pack, lambda tensor: tensor):
+            features = compiled(images)
+        features.main.square().sum().backward()
+        sizes.append(sum(tensor.untyped_storage().nbytes() for tensor in saved.values()))
+    assert sizes[1] < sizes[0]
+    for mine, other in zip(backbone.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad)
+    for (name, value), other in zip(backbone.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(value, other, msg=name)
+
+
 def test_dropout_inside_a_block_draws_the_same_twice() -> None:
     backbone = tiny.build(blocks=2)
     for part in (backbone.early[0], backbone.last):

@@ -435,3 +435,17 @@ def test_the_time_of_a_checkpoint_is_no_wait_for_data(
     lines = history.read(paths.history(run.name))
     assert [line["data_wait"] for line in lines] == [0.5, 0.5, 0.5]
     assert [line["images_per_second"] for line in lines] == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["bitwise", "seeded"])
+def test_a_compiler_chooses_no_kernels_by_their_speed_where_bits_are_promised(
+    level: str, make_run: Callable[..., Run]
+) -> None:
+    from torch._inductor import config
+
+    params = make_run(train={"device": "cuda", "compile": True, "determinism": level}).params.train
+    assert not config.deterministic
+    with train_run.reproducible(params):
+        assert config.deterministic == (level == "bitwise")
+    assert not config.deterministic
