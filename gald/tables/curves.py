@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gald.params import SCORES
 from gald.tables.content import Content, Line
-from gald.tables.figures import SMALLEST_SPAN, WIDTH, color, new_figure, styled, svg
+from gald.tables.figures import SMALLEST_SPAN, WIDTH, color, legend_columns, new_figure, styled, svg
 from gald.tables.grid import stem
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def curves_svg(content: Content) -> bytes | None:
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     named = dict(zip(*reversed(grid[0].get_legend_handles_labels()), strict=True))
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    ncols = legend_columns(named)
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=ncols, frameon=False, fontsize=8)
     return svg(figure)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,7 +152,7 @@ def loss_svg(content: Content) -> bytes | None:
         lines = [line for line in content.lines if line.dataset == dataset]
         for line in lines:
             _loss_lines(axes, [curves[run.name] for run in line.runs], color(content, line.row), line.label)
-        axes.set_yscale("log")
+        _scale_logarithmically(axes)
         axes.set_title(lines[0].title, fontweight="bold")
         axes.set_xlabel("iteration")
     for axes in panels[len(datasets) :]:
@@ -162,8 +162,25 @@ def loss_svg(content: Content) -> bytes | None:
         label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     where: Any = "outside right upper" if across == 1 else "outside lower center"
-    figure.legend(handles.values(), handles.keys(), loc=where, ncols=1 if across == 1 else 3, frameon=False, fontsize=8)
+    ncols = 1 if across == 1 else legend_columns(handles)
+    figure.legend(handles.values(), handles.keys(), loc=where, ncols=ncols, frameon=False, fontsize=8)
     return svg(figure)
+
+
+def _scale_logarithmically(axes: Axes) -> None:
+    """Label 0.1, 0.2, 0.5, 1 and so on: readers of a loss do not want powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def legend_columns(labels: Collection[str]) -> int:
+    """Columns of a legend below a figure of `WIDTH`, as many as its longest label lets in."""
+    inches = 0.065 * max(map(len, labels)) + 0.6  # a letter of 8 points, and the line before the label
+    return max(1, min(len(labels), int(WIDTH / inches)))
 
 
 def _loss_lines(axes: Axes, curves: list[list[tuple[float, float]]], ink: str, label: str) -> None:

@@ -145,7 +145,9 @@ def _class_blocks(contents: Sequence[Content]) -> Iterable[dict[str, Any]]:
             "title": next(iter(columns.values())).title,
             "count": _count(names, "class", "classes"),
             "open": number == 0 and len(present) <= _OPEN_CLASSES,
-            "labels": [f"{line.label} (n = {len(line.seeds)})" for line in columns.values()],
+            "labels": [
+                f"{line.label} (n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{len(line.seeds)})" for line in columns.values()
+            ],
             "rows": [{"name": name, "cells": cells[name]} for name in present],
             "absent": [name for name in names if name not in present],
         }

