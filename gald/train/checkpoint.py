@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,10 @@ def clear(folder: Path) -> None:
     """
     for path in _newest_first(folder):
         path.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
+    for path in folder.glob("*"):
+        path.unlink(missing_ok=True)  # not the folder with all in it, which may be a link to another disk
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _newest_first(folder: Path) -> list[Path]:

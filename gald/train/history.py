@@ -22,7 +22,7 @@ _LIVE_LINE_EVERY_S = 0.2
 def append(path: Path, line: dict[str, Any]) -> None:
     """Add one line to a history."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with files.naming(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -33,6 +34,7 @@ from gald.watch import watched
 
 _LOG = logging.getLogger("gald.train")
 _PATIENCE_S = 20.0  # of a process that was told to stop and may wait for one that is gone
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WAITS_MUCH = 0.2
 _SETTLED_S = 20.0
 
@@ -99,7 +101,8 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
         follow.announce(run, task.identity, task.code, [origin["code"] for origin in origins])
     try:
         samples = CachedSamples(task.split, len(task.classes))
-        loop.train(state, samples, params, _hooks(task, state, origins, world, reason), world)
+        with _room_asked_for(run):
+            loop.train(state, samples, params, _hooks(task, state, origins, world, reason), world)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -107,9 +110,21 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
         lower = what_to_lower(state.model, params, each)
         raise GaldError(f"{run.name}: memory ran out in iteration {state.iteration + 1}: {lower}") from error
     if world.first:
-        publish(task, state, origins, recipe, world)
+        with _room_asked_for(run):
+            publish(task, state, origins, recipe, world)
         checkpoint.clear(task.folder)
     world.share(None)  # nobody leaves before the files are there
+
+
+@contextmanager
+def _room_asked_for(run: Run) -> Iterator[None]:
+    """Say of a disk that is full what can be done."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise GaldError(f"{run.name}: {error}; make room, then the same command goes on") from error
 
 
 def _hooks(

@@ -111,6 +111,28 @@ def test_where_none_can_be_read_nothing_starts_afresh(tmp_path: Path, monkeypatc
     assert found.iteration == 20
 
 
+def test_nothing_is_left_of_a_training_whose_folder_is_a_link(tmp_path: Path) -> None:
+    """Another disk may have more room; what is left would be taken for the next training's."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "run"
+    elsewhere.mkdir()
+    folder.symlink_to(elsewhere)
+    checkpoint.save(folder, state(10))
+    for name in ("history.jsonl", "best-000000010.safetensors", ".history.jsonl.x.part"):
+        (folder / name).write_text("{}")
+    checkpoint.clear(folder)
+    assert list(elsewhere.iterdir()) == []
+    checkpoint.save(folder, state(10))
+    assert checkpoint.load(folder, IDENTITY) is not None
+
+
+def test_nothing_is_left_of_a_training_not_even_its_folder(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "run", state(10))
+    (tmp_path / "run/history.jsonl").write_text("{}")
+    checkpoint.clear(tmp_path / "run")
+    checkpoint.clear(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_other_params_are_never_resumed_and_never_silently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     checkpoint.save(tmp_path, state(10, params="other"))
     with caplog.at_level(logging.WARNING):

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -449,3 +450,26 @@ def test_a_compiler_chooses_no_kernels_by_their_speed_where_bits_are_promised(
     with train_run.reproducible(params):
         assert config.deterministic == (level == "bitwise")
     assert not config.deterministic
+
+
+@pytest.mark.parametrize("name", ["000000010.checkpoint", "history.jsonl", "weights.safetensors"])
+def test_a_full_disk_is_said_with_the_file_that_does_not_fit(
+    name: str, make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    naming = files.naming
+
+    @contextmanager
+    def full(path: Path) -> Iterator[None]:
+        with naming(path):
+            yield
+            if path.name == name:
+                raise OSError(28, "No space left on device")  # as an open file says it
+
+    run = make_run(train={"checkpoint_every": 10})
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "naming", full)
+        with pytest.raises(GaldError, match=rf"No space left on device: '.*{name}'; make room, then the same command"):
+            train(run)
+    assert not paths.run_json(run.name).exists()
+    train(run)
+    assert [line["iteration"] for line in history.read(paths.history(run.name))] == [7, 14, 21, 28, 30]
