@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as Entry
 
 EXPERIMENT = "gald"
+_DESCRIPTION = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "Runs stand under their benchmark, tables beside them. Scores are fractions, each under the "
+    "protocol of the tags `gald.protocol` and `gald.protocol.text`. Where no runs are shown, choose *Model training* "
+    "at the top left. Told from the files by `gald track`; nothing is read back.",
+}
 LOCK = "tracking"
 """Name of the lock under which the store is changed: making its database twice at once would break it."""
 _INTERRUPTED = "gald.interrupted"
@@ -34,6 +40,23 @@ def store_uri() -> str:
 def is_local(uri: str) -> bool:
     """Whether a store is a file of this machine rather than a server that others may share."""
     return urlsplit(uri).scheme in ("", "file", "sqlite")
+
+
+def page_of(uri: str, experiment: str) -> str:
+    """Address of an experiment's runs in a browser; empty where a store has none that is known.
+
+    MLflow's first page is about chat models and shows no runs; this leads past it.
+
+    Examples
+    --------
+    >>> page_of("https://me:secret@host:8080/", "3")
+    'https://host:8080/#/experiments/3/runs?workflowType=machine_learning'
+    """
+    parts = urlsplit("http://127.0.0.1:5000" if is_local(uri) else uri)  # where `mlflow ui` listens
+    if parts.scheme not in ("http", "https"):
+        return ""
+    server = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+    return f"{server}/#/experiments/{experiment}/runs?workflowType=machine_learning"
 
 
 def check_server(uri: str) -> None:
@@ -71,6 +94,7 @@ class Store:
         self.local = is_local(uri)
         self._client: MlflowClient = MlflowClient(tracking_uri=uri)
         self._experiment: str = self._find_experiment()
+        self._describe_experiment()
         self._known: dict[str, Entry] = {}
 
     def _find_experiment(self) -> str:
@@ -86,6 +110,17 @@ class Store:
             self._client.rename_experiment(known.experiment_id, f"{EXPERIMENT} (put away {known.experiment_id})")
             self._client.delete_experiment(known.experiment_id)
         return str(self._client.create_experiment(EXPERIMENT, artifact_location=wanted))
+
+    def _describe_experiment(self) -> None:
+        """Say what the experiment holds, unless a user has said it in other words."""
+        known = self._client.get_experiment(self._experiment).tags
+        for key, value in _DESCRIPTION.items():
+            if key not in known:
+                self._client.set_experiment_tag(self._experiment, key, value)
+
+    def page(self) -> str:
+        """Address of the experiment's runs, see `page_of`."""
+        return page_of(self._client.tracking_uri, self._experiment)
 
     def entries(self) -> dict[str, Entry]:
         """Look up all that the store shows of ours, by identity."""

@@ -58,6 +58,8 @@ def _bring_up_to_date(store: Store, suites: Sequence[Suite]) -> None:
     counts = [store.show(item) for suite in suites for item in items(suite)]
     dropped = _put_away_dropped(store, suites)
     LOG.info("tracking store: %d shown, %d of them new or changed", len(counts), sum(counts))
+    if page := store.page():
+        LOG.info("shown %sat %s", "by `mlflow ui` " if store.local else "", page)
     if closed or dropped:
         LOG.info("tracking store: %d closed, since their training died; %d put away, since no params list them any "
                  "more", closed, dropped)  # fmt: skip

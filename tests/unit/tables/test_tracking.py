@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from gald import paths, tracking
 from gald.files import write_json, write_text
 from gald.params import SCORES
 from gald.tables.run import build_table
+from gald.tracking._store import page_of
 from tests.unit.tables.conftest import TABLE, write_params, write_run
 
 
@@ -40,7 +42,7 @@ def client():
             warnings.simplefilter("ignore")
             from mlflow import MlflowClient
 
-            yield MlflowClient("sqlite:///mlflow.db")
+            yield MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")  # MLflow keeps a store open by this name
             gc.collect()
 
     return opened
@@ -137,9 +139,16 @@ def test_a_server_that_never_answers_costs_seconds(suite, monkeypatch, silent_se
     assert time.monotonic() - began < 60
 
 
-def test_the_store_follows_the_files_without_duplicates(suite, client, tmp_path, monkeypatch):
+def test_the_store_follows_the_files_without_duplicates(suite, client, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "gald")
     assert tracking.track([suite])
     first = by_identity(client)
+    with client() as opened:
+        shown = opened.get_experiment_by_name("gald")
+        assert "gald.protocol" in shown.tags["mlflow.note.content"]
+        opened.set_experiment_tag(shown.experiment_id, "mlflow.note.content", "mine")
+    address = f"http://127.0.0.1:5000/#/experiments/{shown.experiment_id}/runs?workflowType=machine_learning"
+    assert f"shown by `mlflow ui` at {address}" in caplog.text
     assert len(first) == 4
     parent, run = first["benchmark:tiny/camvid"], first["run:tiny/camvid/ga-seed0"]
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -156,6 +165,8 @@ def test_the_store_follows_the_files_without_duplicates(suite, client, tmp_path,
     assert tracking.track([suite])  # nothing new: the very same entries
     ids = {identity: entry.info.run_id for identity, entry in first.items()}
     assert {identity: entry.info.run_id for identity, entry in by_identity(client).items()} == ids
+    with client() as opened:
+        assert opened.get_experiment_by_name("gald").tags["mlflow.note.content"] == "mine"
 
     write_run(suite.runs[0], 0.7, code="e" * 64)  # trained again: replaced, and nothing else
     assert tracking.track([suite])
@@ -169,6 +180,10 @@ def test_the_store_follows_the_files_without_duplicates(suite, client, tmp_path,
         opened.delete_tag(second["run:tiny/camvid/ga-ld-seed0"].info.run_id, "gald.state")
     assert tracking.track([suite])
     assert by_identity(client).keys() == first.keys()
+
+
+def test_a_store_without_pages_has_no_address():
+    assert page_of("postgresql://me:secret@host/runs", "3") == ""
 
 
 @pytest.mark.slow
