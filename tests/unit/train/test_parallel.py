@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -557,3 +558,13 @@ def test_one_of_several_processes_that_failed_is_gone_once_it_has_said_so(
     assert found.returncode == status
     assert found.stdout.splitlines() == ["its message", *(["left in order"] if in_order else [])]
     assert ("RuntimeError: a bug" in found.stderr) == (ending == "raises")
+
+
+def test_the_two_spellings_of_a_small_kernels_order_are_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.nn.parallel, "DistributedDataParallel", lambda model, **_: model)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        World(1, 2, torch.device("cpu")).wrap(torch.nn.Conv2d(2, 2, 1))
+        warnings.warn("Grad strides do not match bucket view strides. This may indicate", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+    assert [str(one.message) for one in told] == ["something else"]
