@@ -86,6 +86,15 @@ def _train(args: argparse.Namespace) -> None:
     if args.overfit is not None or args.limit is not None or args.profile or args.find_batch:
         _try(run, args)
         return
+    from gald.commands.status import is_trained
+
+    if is_trained(run):  # weeks of a GPU are not to be lost by a command that was typed twice
+        LOGGER.info(
+            "%s: trained already, with these params, data and code; remove runs/%s/run.json to train it again",
+            run.name,
+            run.name,
+        )
+        return
     from gald.train.run import train
 
     train(run, store=_store())

@@ -68,6 +68,15 @@ def state(run: Run) -> str:
     return ", ".join(["evaluated" if scored else "trained", *remarks])
 
 
+def is_trained(run: Run) -> bool:
+    """Whether a training would make again what is there: of the same params, data and code, and whole."""
+    record = _read(paths.run_json(run.name))
+    if record is None or any(_stale(run, record)) or not paths.weights(run.name).is_file():
+        return False
+    same_code = record.get("code", {}).get("digest") == provenance.code_digest()
+    return bool(same_code and record.get("weights", {}).get("sha256") == sha256(paths.weights(run.name)))
+
+
 def _stale(run: Run, record: dict[str, Any]) -> list[str]:
     manifest = paths.manifest(run.params.edition, run.dataset)
     stale = []

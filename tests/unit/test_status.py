@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gald import files, locking, paths, progress, provenance
-from gald.commands.status import state, status
+from gald import cli, files, locking, paths, progress, provenance
+from gald.commands.status import is_trained, state, status
 from gald.params import Run, Suite, load_suite
 
 PARAMS = Path(__file__).parents[2] / "params"
@@ -52,6 +52,26 @@ def test_states_follow_the_boundary_files(suite):
     assert state(run) == "trained"
     finish_evaluation(run)
     assert state(run) == "evaluated"
+
+
+def test_a_training_typed_twice_leaves_the_first_alone_unless_it_is_not_what_was_asked_for(suite, caplog):
+    run = suite.runs[0]
+    files.write_text(paths.weights(run.name), "weights")
+    finish_training(run, weights={"sha256": files.sha256(paths.weights(run.name))})
+    before = paths.run_json(run.name).read_bytes()
+    assert is_trained(run)
+    assert cli.main(["train", run.name]) == 0
+    assert "trained already" in caplog.text
+    assert paths.run_json(run.name).read_bytes() == before
+    files.write_text(paths.weights(run.name), "damaged")
+    assert not is_trained(run)
+    paths.weights(run.name).unlink()
+    assert not is_trained(run)
+    files.write_text(paths.weights(run.name), "weights")
+    whole = {"sha256": files.sha256(paths.weights(run.name))}
+    for other in ({"params_sha256": "0" * 64}, {"code": {"digest": "0" * 64}}, {"weights": {"sha256": "0" * 64}}):
+        finish_training(run, **{"weights": whole, **other})
+        assert not is_trained(run)
 
 
 def test_what_is_stale_is_named(suite):
