@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -89,6 +90,8 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
     with world.together():
         task = task_of(run, store, reason)
         task.split.check_store(partial(stop_early, reason))
+    with world.together():
+        _check_alike(task, world)
     state = build_state(task, world)
     recipe = effective_recipe(run, state.model, len(task.split), world)
     _tell(run, recipe, world)
@@ -114,6 +117,26 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
             publish(task, state, origins, recipe, world)
         checkpoint.clear(task.folder)
     world.share(None)  # nobody leaves before the files are there
+
+
+def _check_alike(task: Task, world: World) -> None:
+    """Refuse to train together on what is not the same, as where machines share no folder.
+
+    Raises
+    ------
+    GaldError
+        A process has other params, data or code than the first one.
+    """
+    own = task.identity | {"code": task.code["digest"]}
+    found = world.gathered((socket.gethostname(), own))
+    place, expected = found[0]
+    for rank, (host, theirs) in enumerate(found):
+        other = [kind for kind, digest in expected.items() if theirs[kind] != digest]
+        if other:
+            raise GaldError(
+                f"{task.run.name}: process {rank} on {host} has other {' and '.join(other)} than process 0 on {place}; "
+                "start all of them in one folder that every machine sees, or in equal copies"
+            )
 
 
 @contextmanager

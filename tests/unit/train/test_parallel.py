@@ -25,6 +25,7 @@ from gald.datasets._reader import PreparedSplit
 from gald.errors import GaldError, RunBusy
 from gald.params import Run
 from gald.train import history, parallel
+from gald.train import run as train_run
 from gald.train.parallel import World, joined
 from gald.train.run import train
 from gald.train.validation import Validation
@@ -568,3 +569,32 @@ def test_the_two_spellings_of_a_small_kernels_order_are_no_warning(monkeypatch: 
         warnings.warn("Grad strides do not match bucket view strides. This may indicate", stacklevel=1)
         warnings.warn("something else", stacklevel=1)
     assert [str(one.message) for one in told] == ["something else"]
+
+
+class Elsewhere(World):
+    """A process whose fellow, of rank 1, is on another machine with something else there."""
+
+    def gathered(self, value: Any) -> list[Any]:
+        _, own = value
+        return [("login", own), ("node7", own | OTHER)]
+
+
+OTHER: dict[str, str] = {}
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [({}, None), ({"data": "x"}, "data"), ({"params": "x", "code": "y"}, "params and code")],
+)
+def test_processes_of_other_data_or_code_do_not_train_together(
+    other: dict[str, str], what: str | None, make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "OTHER", other)
+    run = make_run()
+    task = train_run.task_of(run, "auto", lambda: None)
+    world = Elsewhere(0, 2, torch.device("cpu"))
+    if what is None:
+        train_run._check_alike(task, world)
+        return
+    with pytest.raises(GaldError, match=f"process 1 on node7 has other {what} than process 0 on login; start all"):
+        train_run._check_alike(task, world)
