@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # <malloc.h>
 _TRIM_BYTES = 2**31 - 1  # the largest that fits the call's int
 _PAD_BYTES = 64 << 20
+_PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+_FILES_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_FILES_V2 = ("memory.max", "memory.current", "inactive_file")
+"""Limit and use of a control group, and what of the use are files that would be given back."""
 
 
 def keep_freed_memory() -> bool:
@@ -34,13 +40,39 @@ def keep_freed_memory() -> bool:
 
 
 def free_bytes() -> int | None:
-    """Memory that the system can still give away; None where it does not say."""
+    """Memory that the system can still give to this process; None where it does not say.
+
+    A container or a job of a cluster has a limit of its own, beyond which its processes are killed.
+    """
+    found = [*_available(_PROC / "meminfo"), *_left_in_groups()]
+    return min(found) if found else None
+
+
+def _available(meminfo: Path) -> Iterator[int]:
+    with suppress(OSError):
+        for line in meminfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                yield int(line.split()[1]) * 1024
+
+
+def _left_in_groups() -> Iterator[int]:
+    """Bytes below the limit of each control group that this process is in; see cgroups(7)."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        groups = (_PROC / "self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return None
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else None
+        return
+    for _, kinds, place in (line.split(":", 2) for line in groups):
+        if kinds not in ("", "memory"):
+            continue
+        root = _GROUPS / kinds  # of version 1 there is a tree for each kind
+        limit, usage, reclaimable = _FILES_V1 if kinds else _FILES_V2
+        for folder in (root / place.lstrip("/"), *(root / place.lstrip("/")).parents):
+            with suppress(OSError, ValueError):  # ValueError: the limit is "max"
+                most, used = (int((folder / name).read_text(encoding="ascii")) for name in (limit, usage))
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
+                yield max(0, most - used + int(stat.get(reclaimable, 0)))
+            if folder == root:
+                break
 
 
 _SIGNS = ("can't allocate memory", "out of memory", "_ALLOC_FAILED", "ALLOCATION_FAILED")
