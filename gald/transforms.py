@@ -181,7 +181,8 @@ def resize_image(image: Pixels, size: Size) -> Pixels:
     Returns
     -------
     uint8 array (height, width, 3)
-        What torchvision's ``resize`` gives, to the bit; the image itself where it has that size.
+        What torchvision's ``resize`` gives, to the bit where the processor has AVX2 and to one level elsewhere; the
+        image itself where it has that size.
     """
     if size == image.shape[:2]:
         return image

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +22,7 @@ from gald.download.run import archives_folder, download, files
 from gald.errors import ArchiveError, DatasetError
 from gald.files import sha256, tree_digest
 from gald.locking import held
+from tests.processes import wait_until
 
 
 def params(seed: int = 3, **sources: str) -> SimpleNamespace:
@@ -211,10 +211,9 @@ def test_two_at_once(repository: Path, caplog: pytest.LogCaptureFixture) -> None
     other = threading.Thread(target=lambda: made.append(download("mini", "camvid", PARAMS)))
     with held("download/mini/camvid", wait_s=0.0):
         other.start()
-        time.sleep(0.4)
+        wait_until(lambda: f"waiting for process {os.getpid()}" in caplog.text)
         assert not made
-        assert f"waiting for process {os.getpid()}" in caplog.text
-    other.join(30)
+    other.join(60)
     assert made[0].is_file()
     assert caplog.text.count("waiting for") == 1
 

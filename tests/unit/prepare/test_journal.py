@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def finished(tmp_path: Path) -> Callable[[str], tuple[Task, Record]]:
         row: dict[str, str | int] = {"id": name, "image": f"{name}.jpg", "mask": f"{name}.png"}
         for suffix in ("jpg", "png"):
             (tmp_path / f"raw-{name}.{suffix}").write_bytes(b"raw")
+            os.utime(tmp_path / f"raw-{name}.{suffix}", (1e9, 1e9))  # long ago: clocks of file systems tick slowly
             (tmp_path / f"{name}.{suffix}").write_bytes(f"{name} {suffix}".encode())
         sample = RawSample(name, tmp_path / f"raw-{name}.jpg", tmp_path / f"raw-{name}.png")
         written = [(path.stat().st_size, sha256(path)) for path in (tmp_path / f"{name}.jpg", tmp_path / f"{name}.png")]

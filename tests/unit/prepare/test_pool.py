@@ -12,17 +12,11 @@ import pytest
 
 from gald.errors import DatasetError
 from gald.prepare import pool
+from tests.processes import alive, wait_until
 
 
 def double(number: int) -> int:
     return 2 * number
-
-
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,13 +83,11 @@ def test_few_are_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_no_worker_outlives_its_parent(end: signal.Signals) -> None:
     code = """
-        import os, sys, time
-        from functools import partial
+        import multiprocessing, time
         from gald.prepare.pool import spread
         if __name__ == "__main__":
             for _ in spread(time.sleep, [0.01] * 32 + [60] * 32, 2):
-                children = open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read()
-                print(children, flush=True)
+                print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -103,10 +95,7 @@ def test_no_worker_outlives_its_parent(end: signal.Signals) -> None:
     assert len(children) >= 2
     process.send_signal(end)
     process.communicate()
-    deadline = time.monotonic() + 20
-    while any(map(alive, children)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not any(map(alive, children))
+    wait_until(lambda: not any(map(alive, children)))
 
 
 def test_an_interrupt_is_the_parents_business() -> None:
@@ -130,6 +119,6 @@ def test_an_interrupt_is_the_parents_business() -> None:
     assert process.stdout is not None
     process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)  # as the keyboard does: to all of them
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors == ""  # no worker's traceback

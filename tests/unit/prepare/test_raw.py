@@ -22,6 +22,7 @@ from gald.files import LISTING
 from gald.locking import held
 from gald.prepare.convert import convert
 from gald.prepare.run import prepare
+from tests.processes import wait_until
 
 Make = Callable[..., SimpleNamespace]
 LayOut = Callable[..., Path]
@@ -34,10 +35,9 @@ def test_two_at_once(lock: str, lay_out: LayOut, params: Make, caplog: pytest.Lo
     other = threading.Thread(target=lambda: made.append(prepare("mini", "camvid", params())))
     with held(f"{lock}/mini/camvid", wait_s=0.0):
         other.start()
-        time.sleep(0.4)
+        wait_until(lambda: f"waiting for process {os.getpid()}" in caplog.text)
         assert not made
-        assert f"waiting for process {os.getpid()}" in caplog.text
-    other.join(30)
+    other.join(60)
     assert made[0].is_file()
     assert caplog.text.count("waiting for") == 1
 
@@ -58,7 +58,7 @@ def test_a_download_during_prepare_waits(lay_out: LayOut, params: Make, monkeypa
     monkeypatch.setattr("gald.prepare.run.convert", meanwhile)
     before = json.loads(paths.raw_json("mini", "camvid").read_text())["tree_sha256"]
     manifest = json.loads(prepare("mini", "camvid", params()).read_text())
-    others[0].join(30)
+    others[0].join(60)
     after = json.loads(paths.raw_json("mini", "camvid").read_text())["tree_sha256"]
     assert manifest["raw_sha256"] == before != after
     for sample in PreparedSplit(paths.prepared("mini", "camvid"), ("train",)):

@@ -25,6 +25,7 @@ from gald.errors import DatasetError
 from gald.prepare.convert import Record
 from gald.prepare.journal import Journal
 from gald.prepare.run import prepare
+from tests.processes import alive, children, wait_until
 from tests.unit.prepare.conftest import relist
 
 Make = Callable[..., SimpleNamespace]
@@ -206,28 +207,6 @@ def die_at(moment: str, after: int, section: SimpleNamespace) -> None:
         os._exit(1)
 
 
-def children(process: int) -> list[int]:
-    """Processes that another has started."""
-    try:
-        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.001)
-
-
 @pytest.fixture
 def start(repository: Path) -> Iterator[Callable[[Path, int], subprocess.Popen[str]]]:
     """Start download and prepare as a process of its own, in a given folder."""
@@ -265,22 +244,22 @@ def end(process: subprocess.Popen[str], victim: int) -> bool:
     family = [process.pid, *children(process.pid)]
     with contextlib.suppress(ProcessLookupError):  # it was faster
         os.kill(victim, signal.SIGKILL)
-    process.communicate(timeout=60)
-    wait_for(lambda: not any(map(alive, family)))
+    process.communicate(timeout=120)
+    wait_until(lambda: not any(map(alive, family)))
     return process.returncode != 0
 
 
 @pytest.mark.slow
 def test_killed_with_its_workers(tmp_path: Path, start: Callable[[Path, int], subprocess.Popen[str]]) -> None:
     reference, folder = tmp_path / "reference", tmp_path / "killed"
-    assert start(reference, 1).wait(60) == 0
+    assert start(reference, 1).wait(120) == 0
     for lines, choose in ((20, lambda parent: parent), (70, lambda parent: children(parent)[-1])):
         process = start(folder, 2)
-        wait_for(lambda lines=lines: journaled(folder) > lines)  # type: ignore[misc]
+        wait_until(lambda lines=lines: journaled(folder) > lines)  # type: ignore[misc]
         assert end(process, choose(process.pid))
         assert journaled(folder) > lines
         assert not (folder / paths.prepared("mini", "camvid")).exists()
-    assert start(folder, 2).wait(60) == 0
+    assert start(folder, 2).wait(120) == 0
     manifest = paths.manifest("mini", "camvid")
     assert (folder / manifest).read_bytes() == (reference / manifest).read_bytes()
 
@@ -293,7 +272,7 @@ def test_killed_at_random(tmp_path: Path, start: Callable[[Path, int], subproces
     while process.stdout is not None and (process.stdout.readline() or len(moments) < 3):
         moments.append(time.monotonic())  # it is up; it has downloaded; it is done
     lengths = {"download": moments[1] - moments[0], "prepare": moments[2] - moments[1]}
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
     reference = (tmp_path / "reference" / manifest).read_bytes()
     kills = {"download": 0, "prepare": 0, "worker": 0}
     ends = 0
@@ -312,5 +291,5 @@ def test_killed_at_random(tmp_path: Path, start: Callable[[Path, int], subproces
         if (folder / manifest).exists():
             assert (folder / manifest).read_bytes() == reference
             ends += 1  # and the next begins with an empty folder
-    assert start(folder, 2).wait(60) == 0
+    assert start(folder, 2).wait(120) == 0
     assert (folder / manifest).read_bytes() == reference
