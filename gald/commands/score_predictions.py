@@ -194,4 +194,6 @@ def _refuse(folder: Path, problems: list[str]) -> None:
     if problems:
         more = [f"and {len(problems) - _MOST_NAMED} more"] if len(problems) > _MOST_NAMED else []
         lines = "\n".join(f"  {line}" for line in [*problems[:_MOST_NAMED], *more])
-        raise DatasetError(f"{folder}: nothing was scored, {len(problems)} problem(s):\n{lines}")
+        ids = folder / "ids"  # lies beside the colours where `--save-predictions` wrote the folder
+        hint = f"did you mean {ids}? " if ids.is_dir() else ""
+        raise DatasetError(f"{folder}: nothing was scored, {hint}{len(problems)} problem(s):\n{lines}")

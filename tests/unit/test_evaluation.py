@@ -140,6 +140,8 @@ def test_kept_masks_score_what_the_run_scores(trained: Run, prepared: Path) -> N
     assert "masks of kept/ids (train ids), mini/camvid" in text
     assert (theirs["edition"], theirs["dataset"]) == ("mini", "camvid")
     assert all(theirs[key] == ours[key] for key in ("manifest_sha256", "evaluation_code_digest"))
+    with pytest.raises(DatasetError, match=r"kept: nothing was scored, did you mean kept/ids\? 5 problem"):
+        score_predictions("mini", "camvid", Path("kept"), split=None, ids="train", out=None)
 
 
 def test_predictions_without_a_class_are_wrong_but_give_no_class_a_pixel(prepared: Path) -> None:
