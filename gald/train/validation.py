@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from gald.transforms import resize_image
 if TYPE_CHECKING:
     from gald.metrics import Scores
 
+_LOG = logging.getLogger("gald.train")
 _BEST = "best-{:09d}.safetensors"
 
 
@@ -123,15 +125,13 @@ def drop_other_bests(folder: Path, iterations: set[int]) -> None:
             path.unlink(missing_ok=True)
 
 
-def publish_best(folder: Path, best: dict[str, Any], target: Path) -> dict[str, Any]:
-    """Move the best weights beside the last ones; return what is known of them.
-
-    Raises
-    ------
-    FileNotFoundError
-        They are gone.
-    """
-    files.write_bytes(target, best_file(folder, best["iteration"]).read_bytes())
+def publish_best(folder: Path, best: dict[str, Any], target: Path) -> dict[str, Any] | None:
+    """Copy the best weights beside the last ones; return what is known of them, or None if they are gone."""
+    source = best_file(folder, best["iteration"])
+    if not source.exists():  # no reason to lose the last ones, as if one trained for these alone
+        _LOG.warning("%s, the weights that validated best, went away; only the last ones are kept", source)
+        return None
+    files.write_bytes(target, source.read_bytes())
     return {
         "file": target.name,
         "sha256": files.sha256(target),

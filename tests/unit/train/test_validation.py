@@ -136,6 +136,26 @@ def test_resuming_between_validations_changes_nothing(
     assert not paths.checkpoint_dir(broken.name).exists()
 
 
+def test_without_its_best_weights_a_training_still_ends(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where checkpoints alone were taken along to another machine."""
+    ious = iter([0.9, 0.5, 0.4, 0.3])
+    real = Validation.of
+    monkeypatch.setattr(Validation, "of", lambda *given: dataclasses.replace(real(*given), mean_iou=next(ious)))
+    run = make_run(train={"validation": EVERY_8})
+    with monkeypatch.context() as patch:
+        stop_at(patch, 12)
+        with pytest.raises(TrainingInterrupted):
+            train(run)
+    (best,) = paths.checkpoint_dir(run.name).glob("best-*")
+    best.unlink()
+    train(run)
+    assert record_of(run)["best"] is None
+    assert not paths.best_weights(run.name).exists()
+    assert f"{best}, the weights that validated best, went away" in caplog.text
+
+
 @pytest.mark.slow
 def test_a_kill_after_a_better_one_loses_nothing(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     """The checkpoint is of iteration 10, and better weights of 12 were kept when the process died at 14."""
