@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -13,7 +14,7 @@ from gald.tables.comparisons import compare
 from gald.tables.content import Comparison, Content, Line
 from gald.tables.power import MOST, POWER, deviation_interval, resolved, seeds_needed
 from gald.tables.render import aligned
-from gald.tables.statistics import CONFIDENCE, LEVEL, MIN_SEEDS, points, spread
+from gald.tables.statistics import CONFIDENCE, LEVEL, MIN_SEEDS, points, spread, varied
 
 POINTS = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Differences that are asked about, in points of percent."""
@@ -46,7 +47,7 @@ def power(suite: str, table: str | None = None, difference: float | None = None)
     StaleMetrics
         A run's metrics are missing, belong to other weights or to another edition of the data.
     """
-    if difference is not None and not difference > 0:
+    if difference is not None and not 0 < difference < math.inf:
         raise ParamsError(f"--difference is {difference}: give points of percent above 0, for example 0.3")
     loaded = load_suite(suite)
     sizes = POINTS if difference is None else (difference,)
@@ -78,12 +79,20 @@ def _of_table(suite: Suite, name: str, sizes: Sequence[float]) -> str:
     head = ["pair", "n", "mean", "deviation", *(f"{size:g}" for size in sizes), "resolved now"]
     lines = [f"## {content.title}: {SCORES[column].removesuffix(' (%)')}, points", ""]
     lines += aligned([head, *(_cells(content, one, sizes, one in content.comparisons) for one in pairs)])
-    if any(one.change is not None and len(one.change.seeds) < MIN_SEEDS for one in pairs):
-        lines += [
-            "",
-            f"With fewer than {MIN_SEEDS} seeds the spread is not known well enough to plan with: train more.",
-        ]
+    lines += [line for remark in _remarks(pairs) for line in ("", remark)]
     return "\n".join(lines)
+
+
+def _remarks(pairs: Sequence[Comparison]) -> Iterator[str]:
+    """Say of which pairs the spread is not known."""
+    changes = [one.change for one in pairs if one.change is not None]
+    if any(len(change.seeds) < MIN_SEEDS for change in changes):
+        yield f"With fewer than {MIN_SEEDS} seeds the spread is not known well enough to plan with: train more."
+    if any(len(change.seeds) >= MIN_SEEDS and not varied(change.values) for change in changes):
+        yield (
+            "Where all seeds differ by the same amount, nothing is known of the spread: the score comes in coarse "
+            "steps, or the seed changes nothing."
+        )
 
 
 def _pairs(content: Content, column: str, main: Sequence[Comparison]) -> Iterator[Comparison]:
@@ -108,6 +117,8 @@ def _cells(content: Content, one: Comparison, sizes: Sequence[float], main: bool
     deviation = spread(one.change.values).deviation
     if deviation is None or n < MIN_SEEDS:
         return [name, str(n), mean, "unknown", *("?" for _ in sizes), "?"]
+    if not varied(one.change.values):
+        return [name, str(n), mean, "none", *("?" for _ in sizes), "?"]
     ends = deviation_interval(deviation, n)
     cells = [_seeds(size / 100, deviation, ends) for size in sizes]
     return [name, str(n), mean, points(deviation, decimals=2), *cells, points(resolved(n, deviation), decimals=2)]

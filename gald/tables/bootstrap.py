@@ -44,6 +44,8 @@ class Resampled:
     interval : tuple of float
         Percentile interval of the difference.
     images, resamples : int
+    labelled : int
+        Images with a labelled pixel: the others say nothing, and are no evidence.
     """
 
     first: float
@@ -51,6 +53,7 @@ class Resampled:
     interval: tuple[float, float]
     images: int
     resamples: int
+    labelled: int
 
     @property
     def difference(self) -> float:
@@ -60,13 +63,13 @@ class Resampled:
     @property
     def distinguishable(self) -> bool:
         """Whether the interval leaves zero out, and there are images enough for that to mean anything."""
-        return self.images >= MIN_IMAGES and (self.interval[0] > 0 or self.interval[1] < 0)
+        return self.labelled >= MIN_IMAGES and (self.interval[0] > 0 or self.interval[1] < 0)
 
     @property
     def says(self) -> str:
         """The verdict in a clause."""
-        if self.images < MIN_IMAGES:
-            return f"fewer than {MIN_IMAGES} images, no verdict"
+        if self.labelled < MIN_IMAGES:
+            return f"fewer than {MIN_IMAGES} labelled images, no verdict"
         return "the interval leaves zero out" if self.distinguishable else "not distinguishable"
 
 
@@ -102,7 +105,8 @@ def paired_bootstrap(
     changes = drawn[:, 1] - drawn[:, 0]
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(changes, (tail, 1 - tail))  # a draw of images without a labelled pixel has no score
-    return Resampled(float(whole[0]), float(whole[1]), (float(low), float(high)), len(first), resamples)
+    labelled = int(np.count_nonzero(first[..., 1].any(axis=1)))
+    return Resampled(float(whole[0]), float(whole[1]), (float(low), float(high)), len(first), resamples, labelled)
 
 
 def _columns(first: Counts, second: Counts) -> tuple[Values, int]:

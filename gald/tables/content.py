@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,6 +154,12 @@ class Line:
     machine: Machine | None = None  # None where the network was not measured on any
 
 
+def sign(line: Line, lines: Sequence[Line]) -> str:
+    """Sign of a line's protocol among those of its benchmark, as `` (a)``; empty where there is but one."""
+    meanings = list(dict.fromkeys(one.protocol.meaning for one in lines if one.dataset == line.dataset))
+    return "" if len(meanings) == 1 else f" ({chr(ord('a') + meanings.index(line.protocol.meaning))})"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Two rows on one benchmark and one score: candidate minus baseline.
@@ -245,17 +252,6 @@ class Content:
         """All runs that the table shows, each once."""
         return tuple({run.name: run for line in self.lines for run in line.runs}.values())
 
-    def protocols(self, dataset: str) -> tuple[Protocol, ...]:
-        """Different protocols by which rows of a benchmark were scored; more than one are marked wherever they show."""
-        found: dict[str, Protocol] = {}
-        for line in self.lines:
-            if line.dataset == dataset:
-                found.setdefault(line.protocol.meaning, line.protocol)
-        return tuple(found.values())
-
     def mark(self, line: Line) -> str:
         """Sign of a line's protocol, as `` (a)``; empty where its benchmark has one protocol."""
-        protocols = self.protocols(line.dataset)
-        if len(protocols) == 1:
-            return ""
-        return f" ({chr(ord('a') + next(i for i, known in enumerate(protocols) if known.same(line.protocol)))})"
+        return sign(line, self.lines)

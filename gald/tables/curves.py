@@ -6,7 +6,7 @@ One panel for each family, a line for each row, a bar for +- one standard deviat
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gald.params import SCORES
 from gald.tables.content import Content, Line
@@ -48,21 +48,25 @@ def curves_svg(content: Content) -> bytes | None:
     for axes, (dataset, columns) in zip(grid, panels, strict=False):
         lines = [line for line in content.lines if line.dataset == dataset]
         for place, line in enumerate(lines):  # side by side, since equal rows would hide each other
-            _curve(axes, line, columns, color(content, line.row), _ASIDE * (place - (len(lines) - 1) / 2))
+            shift, label = _ASIDE * (place - (len(lines) - 1) / 2), line.label + content.mark(line)
+            _curve(axes, line, columns, color(content, line.row), shift, label)
         _label(axes, lines[0].title if len(content.datasets) > 1 else "", columns)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
-    named = dict(zip(*reversed(grid[0].get_legend_handles_labels()), strict=True))
+    named: dict[str, Any] = {}  # of all panels: a row may be marked on one benchmark alone, or not run on the first
+    for axes in grid:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
     ncols = legend_columns(named)
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=ncols, frameon=False, fontsize=8)
     return svg(figure)
 
 
-def _curve(axes: Axes, line: Line, columns: list[str], ink: str, shift: float) -> None:
+def _curve(axes: Axes, line: Line, columns: list[str], ink: str, shift: float, label: str) -> None:
     known = [(place, line.spreads[column]) for place, column in enumerate(columns) if column in line.spreads]
     places, means = [place + shift for place, _ in known], [100 * whole.mean for _, whole in known]
     bars = [100 * (whole.deviation or 0.0) for _, whole in known]
-    axes.errorbar(places, means, yerr=bars, color=ink, marker="o", markersize=3.5, linewidth=1.3, label=line.label)
+    axes.errorbar(places, means, yerr=bars, color=ink, marker="o", markersize=3.5, linewidth=1.3, label=label)
 
 
 def _label(axes: Axes, benchmark: str, columns: list[str]) -> None:

@@ -116,7 +116,7 @@ def _score_panel(axes: Axes, content: Content, lines: list[Line], column: str) -
         axes.plot(seeds, [position] * len(seeds), "|", color=ink, markersize=9, markeredgewidth=1.2, alpha=0.7)
         axes.plot([100 * whole.mean], [position], "o", color=ink, markersize=6)
     axes.set_ylim(len(lines) - 0.5, -0.5)
-    axes.set_yticks(range(len(lines)), [line.label for line in lines])
+    axes.set_yticks(range(len(lines)), [line.label + content.mark(line) for line in lines])
     axes.tick_params(length=0)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12)

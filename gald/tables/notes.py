@@ -9,7 +9,7 @@ from gald import paths
 from gald.datasets import load_spec
 from gald.params import SCORES, Suite, Table
 from gald.tables import machine
-from gald.tables.content import MEASURES, Line, Measured
+from gald.tables.content import MEASURES, Line, Measured, sign
 from gald.tables.grid import stem
 
 _LISTED = 12  # absent classes named in a note; the miniatures of large benchmarks lack well over a hundred
@@ -65,7 +65,11 @@ def _protocols(lines: Sequence[Line]) -> Iterator[str]:
     by_meaning = {line.protocol.meaning: line.protocol for line in reversed(lines)}
     for meaning in dict.fromkeys(line.protocol.meaning for line in lines):
         protocol = by_meaning[meaning]
-        where = dict.fromkeys(f"{line.title} {line.protocol.split}" for line in lines if line.protocol.same(protocol))
+        where = dict.fromkeys(
+            f"{line.title} {line.protocol.split} with {len(line.runs[0].classes)} classes{sign(line, lines)}"
+            for line in lines
+            if line.protocol.same(protocol)
+        )
         text = f"Protocol {protocol.name} ({', '.join(where)}): {protocol.text}."
         yield f"{text} The last iterate is scored, no checkpoint is picked."
     for dataset in dict.fromkeys(line.dataset for line in lines):

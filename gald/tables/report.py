@@ -13,7 +13,7 @@ from gald.files import replaced_folder, write_bytes, write_text
 from gald.params import Suite
 from gald.tables import figures, gallery
 from gald.tables.collect import collect
-from gald.tables.content import Content, Line, Measured
+from gald.tables.content import Content, Line, Measured, Protocol
 from gald.tables.curves import curves_svg
 from gald.tables.page import page, table_view
 from gald.tables.significance import MIN_FLIPS
@@ -145,12 +145,17 @@ def _class_blocks(contents: Sequence[Content]) -> Iterable[dict[str, Any]]:
             "title": next(iter(columns.values())).title,
             "count": _count(names, "class", "classes"),
             "open": number == 0 and len(present) <= _OPEN_CLASSES,
-            "labels": [
-                f"{line.label} (n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{len(line.seeds)})" for line in columns.values()
-            ],
+            "labels": [_class_label(line, list(columns.values())) for line in columns.values()],
             "rows": [{"name": name, "cells": cells[name]} for name in present],
             "absent": [name for name in names if name not in present],
         }
+
+
+def _class_label(line: Line, beside: Sequence[Line]) -> str:
+    """Head of a row's column: its seeds and, beside rows that were scored by another protocol, its own."""
+    seeds = f"n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{len(line.seeds)}"
+    alike = all(line.protocol.same(other.protocol) for other in beside)
+    return f"{line.label} ({seeds}{'' if alike else f'; {line.protocol.text}'})"
 
 
 def _class_cell(line: Line, name: str) -> dict[str, str]:
@@ -175,14 +180,19 @@ def _from(suite: Suite, path: Path) -> str:
 
 
 def _run_views(suite: Suite, contents: Sequence[Content]) -> Iterable[dict[str, Any]]:
+    protocols = {run.name: Protocol.of(run.metrics) for run in _runs(contents)}
+    meanings: dict[str, set[str]] = {}
     for run in _runs(contents):
-        record = run.record
+        meanings.setdefault(run.dataset, set()).add(protocols[run.name].meaning)
+    for run in _runs(contents):
+        record, text = run.record, protocols[run.name].text
         shown = (content.title for content in contents if any(run.name == other.name for other in content.runs))
         score = run.metrics["scores"]["mean_iou"]
         yield {
             "name": run.name,
             "tables": ", ".join(shown),
-            "score": "absent" if score is None else points(score, decimals=2),
+            "score": ("absent" if score is None else points(score, decimals=2))
+            + (f" ({text})" if len(meanings[run.dataset]) > 1 else ""),
             "iterations": record["iterations"],
             "params": record["params_sha256"][:10],
             "weights": record["weights"]["sha256"][:10],

@@ -1,8 +1,10 @@
 """What repeated seeds allow to be said about a difference between two rows.
 
 Seeds are the unit: a row trained with seed k is paired with the other row trained with seed k, and the t interval is
-taken over those differences. Fewer than three pairs give a number but no verdict. From six pairs on, which is where it
-can reject at all, the sign-flip permutation test must reject too: it does not take the differences as normal.
+taken over those differences. Fewer than three pairs give a number but no verdict, and so do pairs that all differ by
+the same amount: scores that come in steps, or a seed that changes nothing, are no certainty. From six pairs on, which
+is where it can reject at all, the sign-flip permutation test must reject too: it does not take the differences as
+normal.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from gald.tables.significance import MIN_FLIPS, sign_flip, t_test
 
 MIN_SEEDS = 3  # two differences give an interval some 13 standard errors wide on each side: nothing to conclude from
 CONFIDENCE = 0.95
+NO_SPREAD = 1e-12  # deviations of fractions up to here are the rounding of equal numbers
 LEVEL = 0.05  # of the tests: a 95 % t interval leaves zero out where the t test's p value is below it
 
 
@@ -40,9 +43,11 @@ class Difference:
     mean : float
         Mean of `values`.
     interval : tuple of float or None
-        Ends of the 95 % t interval of the mean; None below `MIN_SEEDS` pairs.
+        Ends of the 95 % t interval of the mean; None below `MIN_SEEDS` pairs, and where all differ by the same amount
+        other than zero.
     t_test, sign_flip : float or None
-        Two-sided p values; None below `MIN_SEEDS` and `gald.tables.significance.MIN_FLIPS` pairs.
+        Two-sided p values; None below `MIN_SEEDS` and `gald.tables.significance.MIN_FLIPS` pairs, and where there is no
+        interval.
     """
 
     seeds: tuple[int, ...]
@@ -123,15 +128,27 @@ def difference(baseline: Mapping[int, float], candidate: Mapping[int, float]) ->
     if not seeds:
         return None
     values = tuple(candidate[seed] - baseline[seed] for seed in seeds)
-    enough = len(seeds) >= MIN_SEEDS
+    enough = len(seeds) >= MIN_SEEDS and (not any(values) or varied(values))
     return Difference(
         seeds,
         values,
         math.fsum(values) / len(seeds),
         t_interval(values) if enough else None,
         t_test(values) if enough else None,
-        sign_flip(values) if len(seeds) >= MIN_FLIPS else None,
+        sign_flip(values) if enough and len(seeds) >= MIN_FLIPS else None,
     )
+
+
+def varied(values: Sequence[float]) -> bool:
+    """Whether fractions spread at all; equal ones say nothing of how far another one might lie off.
+
+    Examples
+    --------
+    >>> varied([0.8 - 0.7, 0.4 - 0.3, 0.3 - 0.2]), varied([0.1, 0.1001])
+    (False, True)
+    """
+    deviation = spread(values).deviation
+    return deviation is not None and deviation > NO_SPREAD
 
 
 def points(value: float, signed: bool = False, decimals: int = 1) -> str:
@@ -160,6 +177,8 @@ def verdict(change: Difference | None, adjusted: float | None = None) -> str:
     --------
     >>> verdict(Difference((0,), (0.02,), 0.02, None))
     'one seed, no verdict'
+    >>> verdict(difference({0: 0.5, 1: 0.5, 2: 0.5}, {0: 0.75, 1: 0.75, 2: 0.75}))
+    'no spread over 3 seeds, no verdict (all differ by the same amount)'
     >>> verdict(Difference((0, 1, 2), (0.01, 0.02, 0.03), 0.02, (-0.005, 0.045)))
     'not distinguishable (the interval covers zero)'
     >>> verdict(Difference((0, 1, 2), (0.02, 0.03, 0.04), 0.03, (0.005, 0.055), 0.036), adjusted=0.11)
@@ -170,8 +189,10 @@ def verdict(change: Difference | None, adjusted: float | None = None) -> str:
     n = len(change.seeds)
     if n == 1:
         return "one seed, no verdict"
-    if change.interval is None:
+    if n < MIN_SEEDS:
         return f"{n} seeds, no verdict (it takes {MIN_SEEDS})"
+    if change.interval is None:
+        return f"no spread over {n} seeds, no verdict (all differ by the same amount)"
     if change.interval[0] <= 0 <= change.interval[1]:
         return "not distinguishable (the interval covers zero)"
     if not change.distinguishable:

@@ -1,5 +1,6 @@
 """How many seeds a difference takes, from the seeds that there are."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,11 @@ def test_few_seeds_promise_nothing(here: Path, count: int) -> None:
     assert "With fewer than 3 seeds the spread is not known well enough" in report
 
 
-def test_equal_differences_take_the_fewest_seeds_that_allow_a_verdict(here: Path) -> None:
-    report = power(of_seeds(here, {"ga": (0.5, 0.5, 0.5), "ga-ld": (0.75, 0.75, 0.75)}))
-    assert row_of(report, "GA, then LD")[3:] == ["0.00", *["3"] * 5, "0.00"]
+@pytest.mark.parametrize("gain", [0.25, 0.0])
+def test_seeds_that_differ_by_the_same_amount_promise_nothing(here: Path, gain: float) -> None:
+    report = power(of_seeds(here, {"ga": (0.5, 0.6, 0.7), "ga-ld": (0.5 + gain, 0.6 + gain, 0.7 + gain)}))
+    assert row_of(report, "GA, then LD")[3:] == ["none", *["?"] * 6]
+    assert "nothing is known of the spread" in report
 
 
 def test_every_table_with_scores_and_a_difference_of_ones_own(here: Path) -> None:
@@ -74,8 +77,9 @@ def test_every_table_with_scores_and_a_difference_of_ones_own(here: Path) -> Non
         power(suite, "costs")
     with pytest.raises(ParamsError, match="did you mean 'components'"):
         power(suite, "component")
-    with pytest.raises(ParamsError, match="--difference is 0"):
-        power(suite, difference=0)
+    for wrong in (0, math.nan, math.inf):
+        with pytest.raises(ParamsError, match=f"--difference is {wrong}"):
+            power(suite, difference=wrong)
 
 
 def test_one_row_has_no_pair(here: Path) -> None:

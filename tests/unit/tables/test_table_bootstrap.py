@@ -67,7 +67,7 @@ def test_a_few_images_give_no_verdict(images: int):
     found = paired_bootstrap(worse, better, resamples=50)
     assert found.interval == pytest.approx((2 / 3, 2 / 3))
     assert found.distinguishable == (images == 6)
-    assert found.says == ("the interval leaves zero out" if images == 6 else "fewer than 6 images, no verdict")
+    assert found.says == ("the interval leaves zero out" if images == 6 else "fewer than 6 labelled images, no verdict")
 
 
 def test_images_without_a_labelled_pixel_move_nothing_and_alone_are_refused():
@@ -77,6 +77,14 @@ def test_images_without_a_labelled_pixel_move_nothing_and_alone_are_refused():
     assert found.interval == pytest.approx((found.difference, found.difference))  # draws of the empty one have no score
     with pytest.raises(ValueError, match="no image has a labelled pixel"):
         paired_bootstrap(empty, empty)
+
+
+def test_images_without_a_labelled_pixel_are_no_evidence():
+    worse, better = np.tile([[[4, 8, 8]]], (5, 1, 1)), np.tile([[[8, 8, 8]]], (5, 1, 1))
+    empty = np.zeros((20, 1, 3), np.int64)
+    found = paired_bootstrap(np.concatenate([worse, empty]), np.concatenate([better, empty]), resamples=50)
+    assert (found.images, found.labelled) == (25, 5)
+    assert found.says == "fewer than 6 labelled images, no verdict"
 
 
 def test_two_networks_with_other_truths_are_refused():

@@ -55,7 +55,7 @@ def test_markdown_shows_percent_cost_and_the_named_comparison(suite):
         "mean 0.0 points, 95 % t interval 0.00 to 0.00: not distinguishable (the interval covers zero)." in text
     )
     assert "One comparison beside the main one was tested: there is nothing to correct for." in text
-    assert "Protocol whole (CamVid val): whole image, native size, single scale, no flip." in text
+    assert "Protocol whole (CamVid val with 3 classes): whole image, native size, single scale, no flip." in text
     assert "Determinism reached in training: bitwise (6 of 6 runs)" in text
     assert "1 of 3 classes are absent from the split and left out of every mean: sky." in text
     assert "no published number can be compared" in text
@@ -212,7 +212,8 @@ def test_a_row_scored_by_another_protocol_is_marked_and_not_compared(suite):
     assert f"| GA, then LD | 1.23 | 0.512 | 66.0 ± 4.6 | 50.0 ± 0.0 | 3 | sliding, {SLIDING['text']} |" in text
     assert "CamVid, mIoU: GA, then LD minus GA: scored by different protocols, no verdict." in text
     assert "MIXED PROTOCOLS: rows of CamVid" in text
-    assert "Protocol sliding (CamVid val): tiles of 96x96" in text
+    assert "Protocol whole (CamVid val with 3 classes (a)): whole image" in text
+    assert "Protocol sliding (CamVid val with 3 classes (b)): tiles of 96x96" in text
     assert "+3.0" not in text  # no difference between numbers of two protocols
 
 
@@ -237,6 +238,15 @@ def test_a_column_a_benchmark_marks_cells_of_another_protocol(suite):
     build_table(table, "components")
     assert "| GA | 1.23 | 0.512 | 63.0 ± 3.6 (a) | 50.0 ± 0.0 (a) | 3 |" in read(suite, "md")
     assert "| GA, then LD | 1.23 | 0.512 | 66.0 ± 4.6 (b) | 50.0 ± 0.0 (b) | 3 |" in read(suite, "md")
+    assert "Protocol sliding (CamVid val with 3 classes (b)): tiles of 96x96" in read(suite, "md")
+
+
+def test_one_difference_for_all_seeds_is_no_verdict(suite):
+    # A score that comes in steps: each seed finds the same one object more.
+    for run in suite.runs:
+        rewrite_scores(run, mean_iou=0.75 if run in suite.runs[3:] else 0.5)
+    build_table(suite, "components")
+    assert "mean +25.0 points: no spread over 3 seeds, no verdict (all differ by the same amount)." in read(suite, "md")
 
 
 def test_metrics_of_an_older_version_are_refused(suite):

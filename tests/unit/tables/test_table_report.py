@@ -15,7 +15,7 @@ from gald.tables.collect import collect
 from gald.tables.curves import curves_svg
 from gald.tables.report import build_report
 from gald.tables.run import build_table
-from tests.unit.tables.conftest import write_pictures, write_run
+from tests.unit.tables.conftest import SLIDING, write_pictures, write_run
 
 
 class Links(HTMLParser):
@@ -203,6 +203,26 @@ def test_families_of_scores_are_drawn_as_curves(suite, monkeypatch):
     assert found[0] == pytest.approx([40])  # what no run could score is left out
     table = table.model_copy(update={"columns": ("mean_iou", "trimap_mean_iou_3")})
     assert curves_svg(collect(dataclasses.replace(suite, tables=(table,)), "components")) is None
+
+
+def test_rows_of_two_protocols_are_marked_in_plots_and_on_the_start_page(suite, monkeypatch):
+    from matplotlib.figure import Figure
+
+    named = []
+    monkeypatch.setattr(Figure, "legend", lambda self, handles, labels, **more: named.append(list(labels)))
+    for run in suite.runs[3:]:
+        write_run(run, 0.7, protocol=SLIDING)
+    table = suite.tables[0].model_copy(update={"layout": "scores", "columns": FAMILIES})
+    curves_svg(collect(dataclasses.replace(suite, tables=(table,)), "components"))
+    assert named == [["GA (a)", "GA, then LD (b)"]]
+    ticks = []
+    monkeypatch.setattr("matplotlib.axes.Axes.set_yticks", lambda self, places, labels=None: ticks.append(labels))
+    figures.scores_svg(collect(suite, "components"))
+    assert ticks[0] == ["GA (a)", "GA, then LD (b)"]
+    build_report(suite)
+    page = paths.index("tiny").read_text()
+    assert f"GA, then LD (n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}3; {SLIDING['text']})" in page
+    assert f"70.00 ({SLIDING['text']})" in page
 
 
 def test_a_report_of_a_table_with_scores_as_lines(suite):

@@ -115,6 +115,19 @@ def test_from_six_seeds_on_the_sign_flip_test_has_a_say():
     assert verdict(torn) == "not distinguishable (sign-flip test, p = 0.062)"
 
 
+@pytest.mark.parametrize("seeds", [3, 6])
+def test_differences_without_spread_allow_no_verdict(seeds):
+    # 0.3 - 0.2 and 0.4 - 0.3 are not equal as floats: their rounding is no spread.
+    rounded = difference(
+        {seed: 0.1 + seed / 10 for seed in range(seeds)}, {seed: 0.2 + seed / 10 for seed in range(seeds)}
+    )
+    assert len(set(rounded.values)) > 1
+    assert (rounded.interval, rounded.p_value, rounded.distinguishable) == (None, None, False)
+    assert verdict(rounded).startswith(f"no spread over {seeds} seeds, no verdict")
+    nothing = difference(dict.fromkeys(range(seeds), 1.0), dict.fromkeys(range(seeds), 1.0))
+    assert verdict(nothing) == "not distinguishable (the interval covers zero)"
+
+
 def test_a_family_is_corrected_and_those_without_a_test_are_no_part_of_it():
     def one(p):
         return Comparison("d", "mean_iou", "a", "b", Difference((0, 1, 2), (0.1,) * 3, 0.1, (0.05, 0.15), p))
