@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import select
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,6 +18,7 @@ from gald.cli._verb import Action
 from gald.errors import GaldError, ParamsError, TrainingInterrupted
 
 LOGGER = logging.getLogger("gald")
+_SIGPIPE = 128 + 13  # what a shell shows of a program that the signal ended
 _PACKAGE = Path(__file__).parents[1]
 _EPILOG = """\
 `snakemake --cores all` calls download to track for all runs of a suite; each
@@ -122,15 +125,30 @@ def _status(args: argparse.Namespace) -> int:
         if args.verb != "train":  # which saves its state before it ends
             watch.end_with_parent()
         args.action(args)
+        sys.stdout.flush()
     except ParamsError as error:
         return _fail(args.verb, error, 2)
     except TrainingInterrupted as error:
         return _fail(args.verb, error, watch.EX_TEMPFAIL)
     except (GaldError, OSError) as error:
-        return _fail(args.verb, error, 1)
+        return _SIGPIPE if isinstance(error, BrokenPipeError) and _is_unread() else _fail(args.verb, error, 1)
     except KeyboardInterrupt:
         return _fail(args.verb, GaldError("stopped; the same command goes on"), 130)
     return 0
+
+
+def _is_unread() -> bool:
+    """Whether nobody reads the output any more, as after `| head`; if so, what is left of it is thrown away."""
+    try:
+        output = sys.stdout.fileno()
+    except OSError:  # no file at all
+        return False
+    poll = select.poll()
+    poll.register(output, select.POLLOUT)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # or the interpreter complains on its way out
+    return True
 
 
 def _fail(verb: str, error: Exception, status: int) -> int:

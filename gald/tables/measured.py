@@ -32,7 +32,10 @@ def measure(run: Run, edition: str) -> Measured:
     """
     run_file, metrics_file = paths.run_json(run.name), paths.metrics(run.name)
     if not run_file.exists():
-        raise StaleMetrics(f"{run_file} is missing: run `gald train {run.name}`, then `gald evaluate {run.name}`")
+        raise StaleMetrics(
+            f"{run_file} is missing: run `gald train {run.name}`, then `gald evaluate {run.name}`, or `snakemake` with "
+            "the suite, which makes all that is missing"
+        )
     metrics = _read(metrics_file, run)
     if metrics.get("run_sha256") != sha256(run_file):
         raise StaleMetrics(f"{metrics_file} belongs to other weights than {run_file}: run `gald evaluate {run.name}`")

@@ -1,5 +1,6 @@
 """The command line's own part: what it offers, and how it ends."""
 
+import os
 import re
 import subprocess
 import sys
@@ -86,3 +87,23 @@ def test_only_warnings_of_the_package_are_spelt_without_their_source(
     assert own == "warning: hardly local"
     assert foreign.endswith("theirs.py:7: UserWarning: hardly local")
     assert warnings.formatwarning is before
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_reads_ends_quietly(unbuffered: str) -> None:
+    code = "import sys; from gald.cli import main; sys.exit(main(['datasets']))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True, env=env)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_another_broken_pipe_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def breaks(args: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(cli.measuring, "_bench", breaks)
+    assert cli.main(["bench", "loss"]) == 1
+    assert "gald bench: [Errno 32] Broken pipe" in capsys.readouterr().err
