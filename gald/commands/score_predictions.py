@@ -128,7 +128,8 @@ def _matched(folder: Path, ids: list[str]) -> list[Path]:
     """The file of each sample; all that is missing, ambiguous or superfluous is told at once."""
     if not folder.is_dir():
         raise DatasetError(f"--predictions {folder}: no such folder")
-    given = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}
+    pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+    given = {path.relative_to(folder).with_suffix("").as_posix(): path for path in pictures}
     by_stem: dict[str, list[Path]] = {}
     for path in given.values():
         by_stem.setdefault(path.stem, []).append(path)
@@ -148,7 +149,7 @@ def _matched(folder: Path, ids: list[str]) -> list[Path]:
     if len(used) < len(found):
         twice = next(path for path in used if found.count(path) > 1)
         problems.append(f"ambiguous: {twice} would stand for several samples; name files by whole ids")
-    problems += [f"belongs to no sample: {path}" for path in given.values() if path not in used]
+    problems += [f"belongs to no sample: {path}" for path in pictures if path not in used]
     _refuse(folder, problems)
     return found
 
@@ -168,10 +169,14 @@ def _problem(path: Path, size: tuple[int, int], table: npt.NDArray[np.uint8]) ->
     """What is wrong with a file, or None."""
     try:
         with Image.open(path) as picture:
+            if picture.format != "PNG":
+                return f"{path}: holds a {picture.format}, whatever its name; save masks as PNG, which keeps every id"
             if picture.mode not in _KINDS:
                 return f"{path}: a picture of mode {picture.mode}; expected one channel that holds ids"
             if (picture.height, picture.width) != size:
                 return f"{path}: {picture.width}x{picture.height} pixels; the mask has {size[1]}x{size[0]}"
+            if _few_bits(path):
+                return f"{path}: grey of fewer than 8 bits, which readers stretch to 255; save it with 8 bits a pixel"
         pixels = _read(path)
     except (OSError, ValueError, SyntaxError) as error:
         return f"{path}: cannot be read ({error})"
@@ -180,6 +185,13 @@ def _problem(path: Path, size: tuple[int, int], table: npt.NDArray[np.uint8]) ->
     if unknown:
         return f"{path}: holds {', '.join(map(str, unknown[:5]))}, which is no id of the benchmark"
     return None
+
+
+def _few_bits(path: Path) -> bool:
+    """Whether a PNG's greys, being shares of white, are no ids: PNG specification, sections 11.2.2 and 13.12."""
+    with path.open("rb") as file:
+        depth, kind = file.read(26)[24:]
+    return kind == 0 and depth < 8
 
 
 def _read(path: Path) -> npt.NDArray[np.generic]:

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import struct
 import subprocess
 import sys
 import weakref
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,6 +205,37 @@ def test_masks_with_all_kinds_of_faults_are_listed_before_any_is_scored(prepared
     ):
         assert line in str(caught.value)
     assert not Path("none.json").exists()
+
+
+def png_of_4_bits(values: np.ndarray) -> bytes:
+    """Grey of 4 bits a pixel, which Pillow cannot write; two pixels a byte, each row after a filter byte of 0."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = values.shape
+    rows = b"".join(b"\0" + (row[::2] << 4 | row[1::2]).astype(np.uint8).tobytes() for row in values)
+    parts = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 4, 0, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + parts + chunk(b"IEND", b"")
+
+
+def test_masks_that_readers_would_change_are_told(prepared: Path) -> None:
+    # Greys of 4 bits, 0 and 1 of 15, are read as 0 and 17; a JPEG's ids are about what they were.
+    folder, zeros = theirs(prepared), np.zeros((48, 64), np.uint8)
+    (folder / "scene00.png").write_bytes(png_of_4_bits(zeros))
+    Image.fromarray(zeros).save(folder / "scene01.png", format="JPEG")
+    with pytest.raises(DatasetError) as caught:
+        score_predictions("mini", "camvid", folder, split=None, ids="train", out=None)
+    assert "2 problem(s)" in str(caught.value)
+    assert "scene00.png: grey of fewer than 8 bits" in str(caught.value)
+    assert "scene01.png: holds a JPEG, whatever its name; save masks as PNG" in str(caught.value)
+
+
+def test_a_suffix_in_capitals_is_one_too(prepared: Path) -> None:
+    folder = theirs(prepared)
+    (folder / "scene00.png").rename(folder / "scene00.PNG")
+    score_predictions("mini", "camvid", folder, split=None, ids="train", out=Path("capitals.json"))
+    assert read(Path("capitals.json"))["scores"]["mean_iou"] == 1
 
 
 def test_files_that_might_be_several_samples_are_told(prepared: Path) -> None:
