@@ -1,13 +1,37 @@
 """What holds for every test."""
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 
-from gald import follow
+# What a user or a cluster has set for work of its own is none of the tests' business; read when `gald` is imported.
+for _name in ("GALD_DATA", "GALD_OFFLINE", "GALD_PARENT", "WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+    os.environ.pop(_name, None)
+
+from gald import follow  # noqa: E402 - see above
 
 os.environ[follow.SWITCH] = "0"  # also for what tests start: no training of a test is followed unless the test asks
+for _name in ("NO_PROXY", "no_proxy"):  # servers of tests are on this machine, wherever others are reached through
+    os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "127.0.0.1,localhost")))
+
+
+def _takes_files(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+if "XDG_CACHE_HOME" not in os.environ and not _takes_files(Path("~/.cache").expanduser()):
+    _cache = tempfile.mkdtemp(prefix="gald-tests-")  # without one, Snakemake does not start
+    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+    os.environ["XDG_CACHE_HOME"] = _cache
 
 
 @pytest.fixture(autouse=True, scope="session")

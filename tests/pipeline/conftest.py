@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from gald.params import Run, load_suite
+from tests.processes import wait_until
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -55,7 +56,7 @@ class Repository:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
+            timeout=1200,
         )
         return Finished(process.returncode, process.stdout, time.monotonic() - begin)
 
@@ -122,11 +123,8 @@ class Repository:
         return found
 
     @staticmethod
-    def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "what the test waits for never happened"
-            time.sleep(0.02)
+    def wait_until(condition: Callable[[], object], seconds: float = 300.0) -> None:
+        wait_until(condition, seconds)
 
     @staticmethod
     def kill(process: int | subprocess.Popen) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 
 import pytest
 
@@ -33,11 +32,9 @@ def git(repository, *arguments: str) -> str:
 
 
 def test_repro_follows_edits_and_shows_params_metrics_and_plots(versioned):
-    begin = time.monotonic()
     again = versioned("dvc", "repro")
     assert "Data and pipelines are up to date." in again.said
     assert again.jobs == []
-    assert time.monotonic() - begin < 10
     assert git(versioned, "status", "--porcelain") == ""
 
     row = versioned.runs[-1].row

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import time
 
 import pytest
 
@@ -51,7 +50,7 @@ def test_orphans_of_a_killed_snakemake_stop_by_themselves(prepared, when):
     build = prepared.start("snakemake", "smoke")
     prepared.wait_until(lambda: moment(prepared, when))
     prepared.kill(build)
-    prepared.wait_until(lambda: not prepared.processes("train"), seconds=20)
+    prepared.wait_until(lambda: not prepared.processes("train"))
     assert list(prepared.folder.glob("runs/**/run.json")) == []  # they stopped; they did not go on to the end
 
 
@@ -60,7 +59,7 @@ def test_a_killed_training_is_taken_up_again_by_the_same_build(first_build, prep
     prepared.wait_until(lambda: moment(prepared, "a checkpoint is there"))
     (process,) = prepared.processes("train", checkpointed(prepared).pop())
     prepared.kill(process)
-    assert build.wait(timeout=300) == 0, (prepared.folder / "started.txt").read_text()
+    assert build.wait(timeout=600) == 0, (prepared.folder / "started.txt").read_text()
     assert "going on from iteration" in (prepared.folder / "started.txt").read_text()
     assert results(prepared) == results(first_build[0])
 
@@ -93,7 +92,7 @@ def test_the_second_of_two_invocations_says_so_and_harms_nothing(prepared):
     second = prepared("snakemake", "smoke")
     assert second.status != 0
     assert f"another Snakemake (process {build.pid} on " in second.said
-    assert second.seconds < 10
+    assert build.poll() is None  # it did not wait for the first one
     other = prepared("snakemake", "mini")  # other files, the same folder
     assert other.status != 0
     assert other.jobs == []
@@ -101,7 +100,7 @@ def test_the_second_of_two_invocations_says_so_and_harms_nothing(prepared):
     assert "Traceback" not in second.said + other.said
     looking = prepared("snakemake", "-n", "smoke")
     assert looking.status == 0, looking.said
-    assert build.wait(timeout=300) == 0, (prepared.folder / "started.txt").read_text()
+    assert build.wait(timeout=600) == 0, (prepared.folder / "started.txt").read_text()
 
 
 def test_a_reports_folder_that_cannot_be_made_is_one_clear_line_and_cured_by_the_same_command(built):
@@ -157,9 +156,8 @@ def test_a_full_disk_is_one_clear_line_and_leaves_no_run(prepared, mounted):
 
 def test_a_dead_tracking_server_costs_a_warning_only(built):
     (built.folder / ".gald/tracking/smoke.json").unlink()
-    begin = time.monotonic()
     done = built("snakemake", "smoke", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert done.status == 0, done.said
-    assert time.monotonic() - begin < 60
+    assert done.seconds < 180  # an unbounded client would wait four minutes
     assert "Traceback" not in done.said
     assert "Nothing to be done" in built("snakemake", "-n", "smoke").said

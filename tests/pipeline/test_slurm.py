@@ -103,10 +103,10 @@ class Slurm:
     """The cluster of this machine."""
 
     def warn(self, job: str) -> None:
-        subprocess.run(["scancel", "--signal=USR1", job], check=True, timeout=30)
+        subprocess.run(["scancel", "--signal=USR1", job], check=True, timeout=60)
 
     def requeue(self, job: str) -> None:
-        subprocess.run(["scontrol", "requeue", job], check=True, timeout=30)
+        subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def has_checkpoint(repository, name: str) -> bool:
 def start_training(repository, name: str) -> subprocess.Popen:
     """Submit one training, and return once it has written a checkpoint."""
     build = repository.start("snakemake", *PROFILE, *SMALL, *QUICK, f"runs/{name}/run.json")
-    repository.wait_until(lambda: has_checkpoint(repository, name) or build.poll() is not None, seconds=120)
+    repository.wait_until(lambda: has_checkpoint(repository, name) or build.poll() is not None)
     assert build.poll() is None, (repository.folder / "started.txt").read_text()
     return build
 
@@ -208,7 +208,7 @@ def test_a_training_warned_ahead_of_its_limit_goes_on_in_another_job_to_the_same
     build = start_training(prepared, name)
     (first,) = submitted(prepared)
     cluster.warn(first)
-    assert build.wait(timeout=300) == 0, (prepared.folder / "started.txt").read_text()
+    assert build.wait(timeout=600) == 0, (prepared.folder / "started.txt").read_text()
     said = (prepared.folder / "started.txt").read_text()
     assert len(submitted(prepared)) == 2, said
     (job,) = (
@@ -251,7 +251,7 @@ def test_a_whole_build_that_is_warned_goes_on_by_itself(prepared, first_build):
     build = prepared.start("snakemake", "smoke")
     prepared.wait_until(lambda: any(has_checkpoint(prepared, name) for name in prepared.names))
     os.killpg(build.pid, signal.SIGUSR1)
-    assert build.wait(timeout=300) == 0, (prepared.folder / "started.txt").read_text()
+    assert build.wait(timeout=600) == 0, (prepared.folder / "started.txt").read_text()
     assert "going on from iteration" in (prepared.folder / "started.txt").read_text()
     for name in prepared.names:
         assert weights(prepared, name) == weights(first_build[0], name)

@@ -369,8 +369,9 @@ def test_torchrun_shares_a_question(trained: Run, tmp_path: Path) -> None:
         "import pickle, sys\nfrom gald.commands.evaluation import evaluate_otherwise\n"
         "sys.stdout.write(evaluate_otherwise(*pickle.load(open(sys.argv[1], 'rb'))))\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run([*command, str(tmp_path / "asked.pickle")], capture_output=True, text=True, timeout=120)
+    options = ["--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    command = [sys.executable, "-m", "torch.distributed.run", *options, str(script)]
+    done = subprocess.run([*command, str(tmp_path / "asked.pickle")], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout == text  # once
     assert (contents(Path("kept")), Path("scores.json").read_bytes()) == expected

@@ -2,26 +2,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
-JOB = "from gald import watch; import time; watch.end_with_parent(); print('up', flush=True); time.sleep(60)"
+from tests.processes import alive, wait_until
+
+JOB = "from gald import watch; import time; watch.end_with_parent(); print('up', flush=True); time.sleep(600)"
 PARENT = """
 import os, subprocess, sys, time
 environment = os.environ | {"GALD_PARENT": str(os.getpid())}
 job = subprocess.Popen([sys.executable, "-c", sys.argv[1]], env=environment, stdout=subprocess.PIPE)
 job.stdout.readline()
 print(job.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
-
-
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    with open(f"/proc/{process}/stat") as file:  # noqa: PTH123 - a kernel file
-        return file.read().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_job_ends_soon_after_its_killed_workflow() -> None:
@@ -31,10 +23,7 @@ def test_a_job_ends_soon_after_its_killed_workflow() -> None:
     assert alive(job)
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    deadline = time.monotonic() + 30
-    while alive(job) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive(job)
+    wait_until(lambda: not alive(job))
 
 
 def test_without_a_workflow_nothing_is_watched() -> None:

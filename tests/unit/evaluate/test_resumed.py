@@ -201,7 +201,7 @@ def test_kills_at_any_moment_leave_nothing_wrong(trained: Run, tmp_path: Path) -
     killed = 0
     for wait in np.linspace(0, 0.3, 5):
         command = [sys.executable, "-c", CHILD, str(tmp_path / "run.pickle"), str(wait)]
-        done = subprocess.run(command, capture_output=True, timeout=60, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        done = subprocess.run(command, capture_output=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
         killed += done.returncode == -signal.SIGKILL
         if not paths.metrics(trained.name).exists():
             continue
@@ -221,7 +221,8 @@ def test_torchrun_shares_an_evaluation(trained: Run, tmp_path: Path) -> None:
     script = tmp_path / "share.py"
     script.write_text("import pickle, sys\nfrom gald.evaluate.run import evaluate\n"
                       "evaluate(pickle.load(open(sys.argv[1], 'rb')))\n")  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run([*command, str(tmp_path / "run.pickle")], capture_output=True, text=True, timeout=120)
+    options = ["--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    command = [sys.executable, "-m", "torch.distributed.run", *options, str(script)]
+    done = subprocess.run([*command, str(tmp_path / "run.pickle")], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert written(trained) == expected

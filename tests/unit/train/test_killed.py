@@ -18,7 +18,8 @@ import pytest
 import gald
 from gald import files, paths
 from gald.params import Run
-from tests.unit.train.test_run import outcome, wait_until
+from tests.processes import wait_until
+from tests.unit.train.test_run import outcome
 
 NURSERY = '''
 """Import once; train in a forked process for every line that is read, and tell its id and how it ended."""

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from gald.train import checkpoint, history, loop
 from gald.train import run as train_run
 from gald.train import start as start_of
 from gald.train.run import train
+from tests.processes import wait_until
 from tests.unit.conftest import write_prepared
 
 CHILD = """
@@ -51,13 +51,6 @@ def start(run: Run, **kwargs: Any) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(Path(gald.__file__).parents[1])}
     arguments = [sys.executable, "-c", CHILD, run.name, run.params.model_dump_json()]
     return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment, **kwargs)
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 def outcome(run: Run) -> tuple[str, str, list[dict[str, Any]], str]:
@@ -282,7 +275,7 @@ def test_a_signal_saves_and_ends_with_a_message(make_run: Callable[..., Run], nu
     child = start(run)
     wait_until(lambda: (paths.checkpoint_dir(run.name) / "history.jsonl").exists())
     child.send_signal(number)
-    _, errors = child.communicate(timeout=30)
+    _, errors = child.communicate(timeout=120)
     assert child.returncode == 1
     assert "TrainingInterrupted: stopped after iteration" in errors
     assert f"because it was sent {number.name}; the same command goes on" in errors
@@ -308,7 +301,7 @@ def test_an_orphan_saves_and_stops(make_run: Callable[..., Run]) -> None:
         pass
     parent.kill()
     parent.wait()
-    with locking.held(run.name, wait_s=20):  # free as soon as the orphan has ended
+    with locking.held(run.name, wait_s=120):  # free as soon as the orphan has ended
         assert len(list(kept.glob("*.checkpoint"))) == 1
     assert f"because the process that started it ({parent.pid}) is gone" in Path("log").read_text()
 

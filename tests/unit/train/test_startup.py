@@ -12,6 +12,8 @@ from gald.params import Run
 
 PROBE = """
 import dataclasses, json, sys, time
+import torch
+of_torch = time.process_time()
 from gald.params import Run, RunParams
 from gald.train import loop, run as stage
 name, content = sys.argv[1:]
@@ -19,7 +21,7 @@ params = RunParams.model_validate_json(content)
 
 def report(*_):
     heavy = {"timm", "torchvision", "mlflow", "pandas", "scipy", "matplotlib", "torch._dynamo", "torch._inductor"}
-    print(json.dumps([time.process_time(), sorted(heavy & sys.modules.keys())]))
+    print(json.dumps([time.process_time() / of_torch, sorted(heavy & sys.modules.keys())]))
     sys.exit()
 
 real = loop.train
@@ -35,6 +37,6 @@ def test_the_first_iteration_comes_soon_and_nothing_heavy_is_imported(make_run: 
     environment = os.environ | {"PYTHONPATH": str(Path(gald.__file__).parents[1])}
     arguments = [sys.executable, "-c", PROBE, run.name, run.params.model_dump_json()]
     answer = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=True)
-    seconds, heavy = json.loads(answer.stdout)
+    times, heavy = json.loads(answer.stdout)
     assert heavy == []
-    assert seconds < 5  # of the processor, so that a busy machine does not count; some 2 s
+    assert times < 4  # the processor's time for the import of torch alone; some 1.7
