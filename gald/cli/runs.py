@@ -87,7 +87,9 @@ def _train(args: argparse.Namespace) -> None:
         _try(run, args)
         return
     from gald.commands.status import is_trained
+    from gald.train.voices import of_several
 
+    of_several()
     if is_trained(run):  # weeks of a GPU are not to be lost by a command that was typed twice
         LOGGER.info(
             "%s: trained already, with these params, data and code; remove runs/%s/run.json to train it again",

@@ -54,7 +54,7 @@ def test_states_follow_the_boundary_files(suite):
     assert state(run) == "evaluated"
 
 
-def test_a_training_typed_twice_leaves_the_first_alone_unless_it_is_not_what_was_asked_for(suite, caplog):
+def test_a_training_typed_twice_leaves_the_first_alone_unless_it_is_not_what_was_asked_for(suite, caplog, monkeypatch):
     run = suite.runs[0]
     files.write_text(paths.weights(run.name), "weights")
     finish_training(run, weights={"sha256": files.sha256(paths.weights(run.name))})
@@ -62,6 +62,12 @@ def test_a_training_typed_twice_leaves_the_first_alone_unless_it_is_not_what_was
     assert is_trained(run)
     assert cli.main(["train", run.name]) == 0
     assert "trained already" in caplog.text
+    caplog.clear()
+    with monkeypatch.context() as patch:
+        patch.setenv("WORLD_SIZE", "2")
+        patch.setenv("RANK", "1")
+        assert cli.main(["train", run.name]) == 0
+    assert not caplog.messages, "of several processes one says so"
     assert paths.run_json(run.name).read_bytes() == before
     files.write_text(paths.weights(run.name), "damaged")
     assert not is_trained(run)
