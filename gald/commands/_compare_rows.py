@@ -105,14 +105,21 @@ def _zones() -> list[str]:
 
 def _objects(first: Side, second: Side) -> Iterator[Row]:
     edges = first.table.layout.area_edges
-    spans = [f"up to {edges[0]}", *(f"{low + 1} to {high}" for low, high in pairwise(edges))]
-    spans.append(f"above {edges[-1]}")
+    spans = [f"up to {edges[0]} px", *(_areas(low + 1, high) for low, high in pairwise(edges))]
+    spans.append(f"above {edges[-1]} px")
     counts = first.table.total("objects")[..., 3].sum(axis=1)
     for key in ("object_accuracy", "object_found"):
         for place, (span, count) in enumerate(zip(spans, counts, strict=True), 1):
             name = f"{key}_{place}"
             values = [side.measured.metrics["scores"][name] for side in (first, second)]
-            yield Row(f"{_title(name)} ({span} px; {count} object{'' if count == 1 else 's'})", *map(_number, values))
+            yield Row(f"{_title(name)} ({span}; {count} object{'' if count == 1 else 's'})", *map(_number, values))
+
+
+def _areas(low: int, high: int) -> str:
+    """Spell a bin of areas; where many objects have one area, two quartiles are equal and there is none between."""
+    if low > high:
+        return "no area"
+    return f"{low} px" if low == high else f"{low} to {high} px"
 
 
 def _title(score: str) -> str:

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 LABEL = "of these two weight files on such images, not of the methods"
+UNPROVEN = "The differences below bear no interval: those of rare classes and of few objects are chance above all."
 RESAMPLES = 10_000
 MIN_IMAGES = 6  # of fewer, all change the same way by chance in more than 5 % of cases, and so would every draw
 _CELLS = 1 << 20  # multiplicities held at a time: 8 MiB, and twice that while they are counted

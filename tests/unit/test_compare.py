@@ -68,6 +68,7 @@ def test_a_comparison_of_two_evaluated_runs(two: tuple[Run, Run]) -> None:
     page = (Path("out") / "compare.html").read_text()
     for text in (report, page):
         assert "of these two weight files on such images, not of the methods" in re.sub(r"\s+", " ", text)
+        assert "The differences below bear no interval" in text
         assert "predicted again" not in text.replace("predicted it again", "")  # as the evaluation predicted them
     assert page.count("data:image/png;base64,") == 4 * page.count('class="sample"') > 0
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
@@ -185,9 +186,17 @@ def test_sections_by_hand() -> None:
     assert [(row.name, row.first, row.second) for row in rings.rows[:3]] == [
         ("1 px", 0.25, 1.0), ("2 to 3 px", 1.0, pytest.approx(7 / 12)), ("4 to 5 px", None, None),
     ]  # fmt: skip
-    assert objects.rows[2].name == "Object accuracy, third quarter (3 to 3 px; 2 objects)"
+    assert objects.rows[2].name == "Object accuracy, third quarter (3 px; 2 objects)"
     assert border.rows[3].name == "farther than 10 %"
     assert [(row.name, row.change) for row in classes.rows] == [("sky", 0.0), ("road", 0.0)]
+
+
+def test_equal_quartiles_leave_a_bin_without_any_area() -> None:
+    layout = Layout(2, (1, 1, 3))
+    side = side_of(CountTable.of(["a"], layout, [count_image(*[np.array([[0, 1, 1]], np.uint8)] * 2, layout)]))
+    assert [row.name.partition(" (")[2] for row in sections(side, side)[1].rows[:4]] == [
+        "up to 1 px; 1 object)", "no area; 0 objects)", "2 to 3 px; 1 object)", "above 3 px; 0 objects)",
+    ]  # fmt: skip
 
 
 def test_a_crop_shows_where_most_pixels_change_as_wanted() -> None:
