@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from gald.errors import GaldError
 from gald.losses import Losses
+from gald.memory import is_out_of_memory
 from gald.models import _recompute
 from gald.models.segmentor import Segmentor, SegmentorOutput
 from gald.params import TrainParams
 
+_COMPILERS = ("torch._dynamo", "torch._inductor")  # where errors of `torch.compile` are from
 Loss = Callable[[SegmentorOutput], Losses]
 NOWHERE = "nothing the second time, so that the fault is not in the values but in how they are computed"
 
@@ -152,6 +155,33 @@ def _without_numbers(model: Segmentor) -> Segmentor:
     for value in model.parameters():
         memo[id(value)] = nn.Parameter(value.detach().to("meta"), value.requires_grad)
     return copy.deepcopy(model, memo)
+
+
+def told(error: Exception, iteration: int, model: Segmentor, params: TrainParams, samples: int) -> GaldError | None:
+    """Tell what can be done about an error of an iteration.
+
+    Parameters
+    ----------
+    error : Exception
+        What ended it.
+    iteration : int
+        Which one, from 1.
+    model, params, samples
+        As `memory_needed` has them.
+
+    Returns
+    -------
+    GaldError or None
+        None where its traceback alone helps.
+    """
+    if is_out_of_memory(error):
+        return GaldError(f"memory ran out in iteration {iteration}: {what_to_lower(model, params, samples)}")
+    if params.compile and type(error).__module__.startswith(_COMPILERS):
+        first = str(error).strip().partition("\n")[0]
+        return GaldError(
+            f"torch.compile failed ({first}); set train.compile to false, or give the compiler what it needs"
+        )
+    return None
 
 
 def what_to_lower(model: Segmentor, params: TrainParams, samples: int) -> str:

@@ -18,10 +18,10 @@ from torch.utils import deterministic
 from gald import follow, locking, paths
 from gald.datasets._reader import Store
 from gald.errors import GaldError, TrainingInterrupted
-from gald.memory import is_out_of_memory, keep_freed_memory
+from gald.memory import keep_freed_memory
 from gald.params import Run, TrainParams
 from gald.train import checkpoint, history, loop
-from gald.train.faults import what_to_lower
+from gald.train.faults import told
 from gald.train.loader import CachedSamples
 from gald.train.norms import training_mode
 from gald.train.parallel import World, joined, lost_peer, peer_lost, processes
@@ -107,11 +107,11 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
         with _room_asked_for(run):
             loop.train(state, samples, params, _hooks(task, state, origins, world, reason), world)
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
         each = params.batch_size // (world.size * params.micro_batches)
-        lower = what_to_lower(state.model, params, each)
-        raise GaldError(f"{run.name}: memory ran out in iteration {state.iteration + 1}: {lower}") from error
+        found = told(error, state.iteration + 1, state.model, params, each)
+        if found is None:
+            raise
+        raise GaldError(f"{run.name}: {found}") from error
     if world.first:
         with _room_asked_for(run):
             publish(task, state, origins, recipe, world)
@@ -158,7 +158,7 @@ def _hooks(
     kept = keeper(task, origins, world)
     progress = history.Progress(task.run.name, state.iteration, params.max_iters)
     validation = None if task.validation is None else Validation(task.run, task.validation, task.folder, world)
-    told: list[bool] = []
+    warned: list[bool] = []
     began = time.monotonic()
 
     def keep(state: loop.State) -> None:
@@ -172,8 +172,8 @@ def _hooks(
         if world.first:
             history.append(task.growing_history, line)
             # Not of the first intervals, in which the system's cache and ours are still empty.
-            if line["data_wait"] > _WAITS_MUCH and not told and time.monotonic() - began > _SETTLED_S:
-                told.append(True)
+            if line["data_wait"] > _WAITS_MUCH and not warned and time.monotonic() - began > _SETTLED_S:
+                warned.append(True)
                 _LOG.warning("%s: %s", task.run.name, _waiting(line["data_wait"], task))
 
     def validate(state: loop.State) -> dict[str, float]:

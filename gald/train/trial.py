@@ -14,10 +14,9 @@ from typing import Any
 from gald import files, paths
 from gald.datasets._reader import Sample, Store
 from gald.errors import GaldError, ParamsError, TrainingInterrupted
-from gald.memory import is_out_of_memory
 from gald.params import PhotometricParams, Run, TrainParams, ValidationParams
 from gald.train import history, loop
-from gald.train.faults import what_to_lower
+from gald.train.faults import told
 from gald.train.interval import Interval
 from gald.train.loader import CachedSamples, Samples
 from gald.train.parallel import World, joined
@@ -252,10 +251,10 @@ def _loop(
                 f"{reason() or 'it was told to'}; trials start anew each time"
             ) from stopped
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        found = told(error, state.iteration + 1, state.model, params, params.batch_size // params.micro_batches)
+        if found is None:
             raise
-        lower = what_to_lower(state.model, params, params.batch_size // params.micro_batches)
-        raise GaldError(f"{run.name}: memory ran out in iteration {state.iteration + 1}: {lower}") from error
+        raise GaldError(f"{run.name}: {found}") from error
     if state.interval.timed:
         write(state.interval.line(state.iteration, loop.rate_at(state.iteration - 1, params), params.batch_size, world))
     return lines

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gald import paths
-from gald.errors import ParamsError
+from gald.errors import GaldError, ParamsError
 from gald.models.segmentor import build_segmentor
 from gald.params import Choice, LossParams, PhotometricParams, Run, ValidationParams, load_suite
 from gald.train import loop
@@ -342,3 +342,17 @@ def test_a_compiled_network_trains_too(make_run: Callable[..., Run]) -> None:
         found.append(json.loads(paths.history(run.name).read_text())["loss"])
         assert record["iterations"] == 4
     assert found[1] == pytest.approx(found[0], rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what the compiler imports
+def test_a_compiler_that_is_not_there_is_said_in_a_line(make_run: Callable[..., Run]) -> None:
+    from torch._inductor import config
+
+    torch.compiler.reset()
+    run = make_run(train={"max_iters": 4, "compile": True})
+    with (
+        config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}),
+        pytest.raises(GaldError, match=r"camvid.*: torch\.compile failed \(.*\); set train\.compile to false"),
+    ):
+        train(run)
