@@ -95,8 +95,9 @@ def seconds_left(suite: Suite) -> float | None:
 
 def trace(run: Run) -> Trace:
     """Read a run's history, or the one that a training under way writes beside its checkpoints."""
-    done = paths.history(run.name)
-    lines = _lines(done if done.exists() else paths.growing_history(run.name))
+    # Without a record, a history in the run's folder is of an earlier training, which this one takes the place of.
+    finished = paths.run_json(run.name).exists()
+    lines = _lines(paths.history(run.name) if finished else paths.growing_history(run.name))
     if not lines:
         return Trace(0, 0, ())
     steps = [(end - start, (before, after)) for (start, before), (end, after) in itertools.pairwise(lines)]

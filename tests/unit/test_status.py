@@ -54,6 +54,16 @@ def test_states_follow_the_boundary_files(suite):
     assert state(run) == "evaluated"
 
 
+def test_a_history_of_an_earlier_training_is_not_taken_for_the_one_under_way(suite):
+    run = suite.runs[0]
+    write_history(paths.history(run.name), 0.0, 40, 1.0)
+    assert state(run) == "missing"
+    write_history(paths.growing_history(run.name), 0.0, 20, 1.0)
+    assert state(run) == "stopped at 20 of 40"
+    finish_training(run)
+    assert progress.trace(run).iterations == 40
+
+
 def test_a_training_typed_twice_leaves_the_first_alone_unless_it_is_not_what_was_asked_for(suite, caplog, monkeypatch):
     run = suite.runs[0]
     files.write_text(paths.weights(run.name), "weights")
