@@ -72,7 +72,7 @@ def edition_and_dataset(data: str) -> tuple[str, str]:
     from gald import plugins
 
     edition, _, dataset = data.partition("/")
-    if edition not in ("mini", "full"):
+    if edition not in ("mini", "full") or "/" in dataset:  # a run, where a benchmark is asked for
         raise ParamsError(f"{data!r}: expected EDITION/DATASET with edition mini or full, for example mini/camvid")
     plugins.check_name("datasets", dataset)
     return edition, dataset

@@ -410,6 +410,11 @@ def test_an_untrained_run_answers_nothing(trained: Run) -> None:
         evaluate_otherwise(trained, Question(protocol="sliding"))
 
 
+def test_masks_are_of_a_benchmark_and_not_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", "mini/camvid/psp-seed0", "--predictions", "theirs"]) == 2
+    assert "'mini/camvid/psp-seed0': expected EDITION/DATASET" in capsys.readouterr().err
+
+
 def test_the_command_line_asks_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(REPOSITORY / "params", "params")
