@@ -192,7 +192,8 @@ class _Follower:
         alive, rested = time.monotonic(), 0.0
         while paths.STATE.exists():
             cards = _own_cards()
-            if any(stage(card) == "RUNNING" for card in cards):
+            running = any(stage(card) == "RUNNING" for card in cards)
+            if running:
                 alive = time.monotonic()
             else:
                 rested = 0.0
@@ -201,6 +202,8 @@ class _Follower:
             if cards and time.monotonic() >= max(self._next_try, rested):
                 courtesy = Courtesy()
                 self._try(cards)
+                if running:  # beside busy cores a batch takes minutes, and a training that ended in it is told yet
+                    alive = time.monotonic()
                 rested = time.monotonic() + courtesy.due_s()
             until = time.monotonic() + self._every_s
             while paths.STATE.exists() and time.monotonic() < until:

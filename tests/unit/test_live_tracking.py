@@ -222,6 +222,26 @@ def test_the_follower_rests_after_a_batch_that_was_in_the_way_and_not_beyond_the
     assert set(tried[1:]) == {"KILLED"}  # told of its end at once
 
 
+def test_a_training_that_ends_during_a_batch_longer_than_the_follower_lingers_is_told_yet(run, monkeypatch):
+    tried, ended = [], threading.Event()
+
+    def try_slowly(_, cards):
+        tried.append(_live.stage(cards[0]))
+        if len(tried) == 1:
+            ended.wait(60)
+            time.sleep(0.3)
+
+    monkeypatch.setattr(_live._Follower, "_try", try_slowly)
+    thread = threading.Thread(target=_live.follow, kwargs={"every_s": 0.05, "linger_s": 0.2})
+    with training(run):
+        announce(run)
+        thread.start()
+        wait_until(lambda: tried)
+    ended.set()
+    thread.join(120)
+    assert tried[:2] == ["RUNNING", "KILLED"]
+
+
 def test_a_rest_is_a_hundred_times_what_was_taken_from_others(monkeypatch):
     looks = [
         (1.0, 0.0, 5),
