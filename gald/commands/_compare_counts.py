@@ -15,6 +15,7 @@ from gald.errors import DatasetError, ParamsError, StaleMetrics
 from gald.files import sha256
 from gald.metrics import Counts, CountTable
 from gald.params import Run
+from gald.tables.bootstrap import UNPROVEN
 from gald.tables.content import Measured, Protocol
 from gald.tables.measured import measure, refuse_mixed_data
 
@@ -112,6 +113,17 @@ def _counts(run: Measured) -> CountTable:
     if promised != (run.metrics["run_sha256"], sha256(file)):
         raise StaleMetrics(f"{file} is not what belongs to {paths.metrics(run.name)}: {again}")
     return CountTable.read(file)
+
+
+def remarks(first: Side, second: Side) -> Iterator[str]:
+    """Say what a reader must know of all differences."""
+    yield UNPROVEN
+    codes = [side.measured.metrics["evaluation_code_digest"][:12] for side in (first, second)]
+    if codes[0] != codes[1]:
+        yield (
+            f"MIXED CODE: the runs were evaluated by different versions of the package, {codes[0]} and {codes[1]}, "
+            "which may count differently; `gald evaluate` for both makes it one."
+        )
 
 
 def changes(first: Side, second: Side) -> Iterator[tuple[int, float]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gald.commands._compare_counts import Side
+from gald.commands._compare_counts import Side, remarks
 from gald.commands._compare_pictures import LEGEND, Gallery
 from gald.commands._compare_rows import Row, Section
-from gald.tables.bootstrap import LABEL, UNPROVEN, Resampled
+from gald.tables.bootstrap import LABEL, Resampled
 from gald.tables.page import page
 from gald.tables.statistics import points
 
@@ -42,7 +42,7 @@ def render(first: Side, second: Side, shown: Sequence[Section], resampled: Resam
         interval=[points(end, signed=True, decimals=2) for end in resampled.interval],
         says=resampled.says,
         label=LABEL,
-        unproven=UNPROVEN,
+        remarks=list(remarks(first, second)),
         sections=[_section(section) for section in shown],
         ways=[
             {"title": title, "samples": samples, "none": none}

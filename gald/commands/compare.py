@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gald.commands import _compare_pictures as pictures
-from gald.commands._compare_counts import Side, changes, read
+from gald.commands._compare_counts import Side, changes, read, remarks
 from gald.commands._compare_page import render
 from gald.commands._compare_rows import Row, Section, sections
 from gald.errors import DatasetError, ModelError, StaleMetrics
 from gald.files import write_text
 from gald.params import Run
-from gald.tables.bootstrap import LABEL, UNPROVEN, Resampled, paired_bootstrap
+from gald.tables.bootstrap import LABEL, Resampled, paired_bootstrap
 from gald.tables.render import aligned
 from gald.tables.statistics import points
 
@@ -84,7 +84,7 @@ def _heading(first: Side, second: Side, resampled: Resampled) -> list[str]:
         "",
         f"- mIoU: first {points(resampled.first, decimals=2)}, second {points(resampled.second, decimals=2)}",
         f"- {outcome(resampled)}",
-        f"- {UNPROVEN}",
+        *(f"- {remark}" for remark in remarks(first, second)),
     ]
 
 

@@ -122,6 +122,15 @@ def test_benchmarks_are_never_mixed(make_run: Callable[..., Run]) -> None:
         compare(run, other, Path("out"))
 
 
+def test_counts_of_two_versions_of_the_code_are_told(two: tuple[Run, Run]) -> None:
+    path = paths.metrics(two[1].name)
+    assert "MIXED CODE" not in compare(*two, Path("out"))
+    files.write_json(path, json.loads(path.read_text()) | {"evaluation_code_digest": "0" * 64})
+    for text in (compare(*two, Path("out")), (Path("out") / "compare.html").read_text()):
+        assert "MIXED CODE: the runs were evaluated by different versions of the package, " in text
+        assert "and 000000000000, which" in text
+
+
 def test_without_weights_there_are_numbers_and_a_note(two: tuple[Run, Run]) -> None:
     paths.weights(two[1].name).unlink()
     report = compare(*two, Path("out"))
