@@ -80,7 +80,7 @@ def _of_rows(content: Content) -> Grid:
         cells += [_measure_cell(line.machine, measure) for measure in content.measures]
         cells += [score_cell(line.spreads.get(column)) for column in content.columns]
         cells += [str(len(line.seeds))] if scored else []
-        cells += [f"{line.protocol.name}, {line.protocol.text}"] if marked else []
+        cells += [f"{line.protocol.name}{content.mark(line)}, {line.protocol.text}"] if marked else []
         rows.append([*cells, *(cell for column in cited for cell in _published_cells(line, column))])
     previous = [content.lines[0].dataset, *(line.dataset for line in content.lines)]
     begins = [line.dataset != before for line, before in zip(content.lines, previous, strict=False)]

@@ -209,7 +209,7 @@ def test_a_row_scored_by_another_protocol_is_marked_and_not_compared(suite):
         rewrite(paths.metrics(run.name), protocol=SLIDING)
     build_table(suite, "components")
     text = read(suite, "md")
-    assert f"| GA, then LD | 1.23 | 0.512 | 66.0 ± 4.6 | 50.0 ± 0.0 | 3 | sliding, {SLIDING['text']} |" in text
+    assert f"| GA, then LD | 1.23 | 0.512 | 66.0 ± 4.6 | 50.0 ± 0.0 | 3 | sliding (b), {SLIDING['text']} |" in text
     assert "CamVid, mIoU: GA, then LD minus GA: scored by different protocols, no verdict." in text
     assert "MIXED PROTOCOLS: rows of CamVid" in text
     assert "Protocol whole (CamVid val with 3 classes (a)): whole image" in text
