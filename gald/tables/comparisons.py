@@ -127,5 +127,7 @@ def notes(content: Content) -> Iterator[str]:
         yield "One comparison beside the main one was tested: there is nothing to correct for."
     elif count:
         yield FAMILY.format(count=count)
-    else:
+    elif all(not one.obstacle and (one.change is None or len(one.change.seeds) < MIN_SEEDS) for one in content.others):
         yield f"No comparison was tested: a verdict about a method takes {MIN_SEEDS} seeds of both rows."
+    else:
+        yield "No comparison beside the main one was tested; each says why."
