@@ -1,6 +1,5 @@
 """What holds for every test."""
 
-import atexit
 import os
 import shutil
 import signal
@@ -20,18 +19,25 @@ for _name in ("NO_PROXY", "no_proxy"):  # servers of tests are on this machine, 
     os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "127.0.0.1,localhost")))
 
 
-def _takes_files(folder: Path) -> bool:
+def _takes_files(folder: str) -> bool:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+        path = Path(folder).expanduser()
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: a user without a name has no home
         return False
-    return os.access(folder, os.W_OK)
+    return os.access(path, os.W_OK)
 
 
-if "XDG_CACHE_HOME" not in os.environ and not _takes_files(Path("~/.cache").expanduser()):
-    _cache = tempfile.mkdtemp(prefix="gald-tests-")  # without one, Snakemake does not start
-    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
-    os.environ["XDG_CACHE_HOME"] = _cache
+_scratch = Path(tempfile.mkdtemp(prefix="gald-tests-"))
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_scratch / "inductor")  # what lies elsewhere may be of another processor
+# A container may run under a number without name or home, where neither Snakemake nor MLflow starts.
+os.environ.setdefault("USER", "tests")
+if not _takes_files("~/.cache"):
+    os.environ["HOME"] = str(_scratch)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_scratch, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True, scope="session")

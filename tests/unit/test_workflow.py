@@ -192,7 +192,7 @@ def test_a_file_of_an_unknown_run_is_refused_plainly(plan_folder):
     assert "Traceback" not in said(refused)
 
 
-def test_every_suite_and_stage_is_a_target(in_root):
+def test_every_suite_and_stage_is_a_target(plan_folder):
     listed = set(snakemake("--list-rules").stdout.split())
     assert set(suite_names()) | {f"{stage}_all" for stage in graph.STAGES} | {"all"} <= listed
 

@@ -328,12 +328,14 @@ def test_the_words_of_a_run_on_one_device(make_run: Callable[..., Run]) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what the compiler imports
 def test_a_compiled_network_trains_too(make_run: Callable[..., Run]) -> None:
-    from torch._inductor import cpp_builder, exc
+    from torch._inductor import cpp_builder, cpu_vec_isa, exc
 
     try:
         cpp_builder.get_cpp_compiler()
     except exc.InvalidCxxCompiler:
         pytest.skip("no compiler here")
+    if not cpu_vec_isa.pick_vec_isa():
+        pytest.skip("torch writes code that does not compile for a processor without vectors")
     found = []
     for compiled in (False, True):
         run = make_run(train={"max_iters": 4, "log_every": 4, "compile": compiled})
