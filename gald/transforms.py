@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from gald.datasets import IGNORE_INDEX
+from gald.datasets._reader import Windows
 from gald.params import TrainParams
 from gald.photometric import Changes, distort
 
@@ -99,7 +100,7 @@ def draw(seed: int, iteration: int, index: int) -> Draws:
 
 
 def augment(
-    image: Pixels, mask: Pixels, draws: Draws, params: TrainParams, *, out: tuple[Pixels, Pixels] | None = None
+    image: Windows, mask: Pixels, draws: Draws, params: TrainParams, *, out: tuple[Pixels, Pixels] | None = None
 ) -> tuple[Pixels, Pixels]:
     """Scale, crop, flip and recolour one sample, in this order.
 
@@ -110,7 +111,8 @@ def augment(
     Parameters
     ----------
     image : uint8 array (H, W, 3)
-        RGB image; a view of a file mapped into memory is read where the window lies, and nowhere else.
+        RGB image, or what gives windows of one; a view of a file mapped into memory is read where the window lies, and
+        nowhere else.
     mask : uint8 array (H, W)
         Train ids, 255 where ignored.
     draws : Draws

@@ -105,8 +105,11 @@ def details(num_classes: int, size: list[int]) -> Callable[[], dict[str, Counts]
     return lambda: count_image(truth, prediction, layout)
 
 
-def our_evaluation(folder: str, count: int) -> Callable[[], Scores]:
-    """Make ready our evaluation of written pairs: read, count, score; each thread takes pairs of its own."""
+def our_evaluation(folder: str, count: int, prepared: bool) -> Callable[[], Scores]:
+    """Make ready our evaluation of written pairs: read, count, score; each thread takes pairs of its own.
+
+    The truth is read as the benchmark publishes it, or as it was prepared once, which is what ``gald evaluate`` does.
+    """
     cv2.setNumThreads(1)
     threads = torch.get_num_threads()
     train_ids = np.full(256, IGNORE_INDEX, np.uint8)
@@ -114,13 +117,14 @@ def our_evaluation(folder: str, count: int) -> Callable[[], Scores]:
 
     def read(kind: str, index: int) -> Mask:
         path = Path(folder) / f"{kind}{index}.png"
-        raw = _png.decode(path.read_bytes(), "L")
-        if raw is None:
+        ids = _png.decode(path.read_bytes(), "L")
+        if ids is None:
             raise DatasetError(f"{path} is no PNG of 8 bits")
-        return np.asarray(cv2.LUT(raw, train_ids), np.uint8)
+        return ids if kind == "prepared" else np.asarray(cv2.LUT(ids, train_ids), np.uint8)
 
     def counted(index: int) -> Counts:
-        return confusion_matrix(read("truth", index), read("prediction", index), len(SPEC.classes))
+        truth = read("prepared" if prepared else "truth", index)
+        return confusion_matrix(truth, read("prediction", index), len(SPEC.classes))
 
     def run() -> Scores:
         with ThreadPoolExecutor(threads) as pool:
@@ -208,9 +212,11 @@ def _evaluated(folder: str) -> list[str]:
     if find_spec("cityscapesscripts") is None:
         return [f"| {what} | | | | | | not measured: cityscapesscripts is not installed |"]
     compiled = bool(official().CSUPPORT)
-    mine, theirs = our_evaluation(folder, _PAIRS)(), official_evaluation(folder, _PAIRS, compiled)()
-    if not np.array_equal(mine.iou, theirs, equal_nan=True):
-        raise GaldError(f"the Cityscapes evaluator finds other scores ({theirs}) than ours ({mine.iou})")
+    theirs = official_evaluation(folder, _PAIRS, compiled)()
+    for prepared in (False, True):
+        mine = our_evaluation(folder, _PAIRS, prepared)()
+        if not np.array_equal(mine.iou, theirs, equal_nan=True):
+            raise GaldError(f"the Cityscapes evaluator finds other scores ({theirs}) than ours ({mine.iou})")
     cases: list[tuple[str, str, tuple[bool, ...], float]] = [
         (f"{what} in Python", "official_evaluation", (False,), 3.0)
     ]
@@ -220,10 +226,16 @@ def _evaluated(folder: str) -> list[str]:
         cases.append((f"{what} in C: {_UNBUILT}", "official_reading", (), 1.0))
     rows = []
     for threads in (1, 2):
-        names = [("our_evaluation", ()), *((name, more) for _, name, more, _ in cases)]
+        names = [
+            ("our_evaluation", (False,)),
+            ("our_evaluation", (True,)),
+            *((name, more) for _, name, more, _ in cases),
+        ]
         works = [Work(f"{__name__}:{name}", (folder, _PAIRS, *more)) for name, more in names]
-        first, *others = _milliseconds(works, threads, _PAIR_ROUNDS)
-        rows += [_row(case[0], threads, first, other, case[3]) for case, other in zip(cases, others, strict=True)]
+        published, prepared_once, *others = _milliseconds(works, threads, _PAIR_ROUNDS)
+        for case, other in zip(cases, others, strict=True):
+            rows.append(_row(case[0], threads, published, other, case[3]))
+            rows.append(_row(f"{case[0]}, our truth as prepared", threads, prepared_once, other, case[3]))
     return rows
 
 
@@ -233,7 +245,7 @@ def _milliseconds(works: list[Work], threads: int, rounds: int) -> list[float]:
 
 def _row(what: str, threads: int, mine: float, theirs: float, target: float) -> str:
     ratio = theirs / mine
-    met = "yes" if ratio >= target else "not measured" if what.endswith(_UNBUILT) else "NO"
+    met = "yes" if ratio >= target else "not measured" if _UNBUILT in what else "NO"
     return f"| {what} | {threads} | {mine:.2f} | {theirs:.2f} | {ratio:.2f} times as fast | {target:g} | {met} |"
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from gald.datasets import IGNORE_INDEX
+from gald.datasets._png import encode_mask
 from gald.datasets.cityscapes import SPEC
 from gald.metrics import Mask
 
@@ -33,12 +34,17 @@ def drawn_pair(num_classes: int, index: int, size: tuple[int, int] = SIZE) -> tu
 
 
 def write_pairs(folder: Path, count: int, size: tuple[int, int] = SIZE) -> None:
-    """Write pairs of Cityscapes' 19 classes as PNGs of its raw ids, ``truth<i>.png`` and ``prediction<i>.png``."""
+    """Write pairs of Cityscapes' 19 classes as PNGs of its raw ids, ``truth<i>.png`` and ``prediction<i>.png``.
+
+    Beside them lies ``prepared<i>.png``, the truth as `gald.prepare` leaves it: train ids, written our way.
+    """
     raw_ids = np.zeros(256, np.uint8)
     raw_ids[: len(SPEC.classes)] = [one.raw_ids[0] for one in SPEC.classes]
     for index in range(count):
-        for kind, mask in zip(("truth", "prediction"), drawn_pair(len(SPEC.classes), index, size), strict=True):
+        truth, prediction = drawn_pair(len(SPEC.classes), index, size)
+        for kind, mask in (("truth", truth), ("prediction", prediction)):
             Image.fromarray(raw_ids[mask]).save(folder / f"{kind}{index}.png")
+        (folder / f"prepared{index}.png").write_bytes(encode_mask(truth))
 
 
 def _regions(generator: np.random.Generator, num_classes: int, size: tuple[int, int]) -> Mask:

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from gald import files
+from gald.datasets._png import encode_mask
 from gald.datasets._spec import DatasetSpec
 from gald.errors import DatasetError, ParamsError
 from gald.metrics import Mask
@@ -37,7 +39,7 @@ class KeptMasks:
 
     def keep(self, index: int, image: Mask, mask: Mask) -> None:
         """Keep the mask of an image."""
-        files.write_bytes(self._file(index), _png(mask))
+        files.write_bytes(self._file(index), encode_mask(mask))
 
     def masks(self, ids: Sequence[str]) -> Iterator[tuple[str, Mask]]:
         """Read the masks of all images back, each with its id."""
@@ -75,8 +77,8 @@ class MaskFolder:
         """Write all masks, or none."""
         with files.replaced_folder(self._folder) as folder:
             for sample_id, mask in masks:
-                for kind, pixels in (("ids", mask), ("colour", self._palette[mask])):
-                    files.write_bytes(folder / kind / f"{sample_id}.png", _png(pixels))
+                for kind, content in (("ids", encode_mask(mask)), ("colour", _png(self._palette[mask]))):
+                    files.write_bytes(folder / kind / f"{sample_id}.png", content)
 
 
 class SubmissionArchive:
@@ -116,7 +118,7 @@ class SubmissionArchive:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
             for sample_id, mask in masks:
-                archive.writestr(zipfile.ZipInfo(self._names[sample_id], _EPOCH), _png(self._raw_ids[mask]))
+                archive.writestr(zipfile.ZipInfo(self._names[sample_id], _EPOCH), encode_mask(self._raw_ids[mask]))
         files.write_bytes(self._path, buffer.getvalue())
 
 
@@ -132,7 +134,7 @@ def _member(sample_id: str, spec: DatasetSpec) -> str:
     return f"{match['name']}.png"
 
 
-def _png(pixels: Mask) -> bytes:
+def _png(colours: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
+    Image.fromarray(colours).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,33 @@ from PIL import Image
 from gald.datasets import _png
 from gald.datasets._packed import Kind, Pixels
 from gald.errors import DatasetError
+
+
+class FileWindows:
+    """An image of which windows are decoded each time they are asked for, no further down than they reach.
+
+    Parameters
+    ----------
+    read : callable
+        Decodes at least that many rows from the top.
+    shape : (int, int, int)
+        Height, width and channels.
+    """
+
+    def __init__(self, read: Callable[[int], Pixels], shape: tuple[int, int, int]) -> None:
+        self._read = read
+        self.shape = shape
+
+    def __getitem__(self, window: tuple[slice, slice], /) -> Pixels:
+        """Decode a window, uint8 (h, w, 3).
+
+        Raises
+        ------
+        DatasetError
+            The file is missing or damaged, or no longer of its size.
+        """
+        rows, columns = window
+        return self._read(rows.indices(self.shape[0])[1])[rows, columns]
 
 
 class FileSamples:
@@ -34,6 +62,19 @@ class FileSamples:
         """Image of sample `i`, uint8 (h, w, 3), decoded anew each time."""
         return self._read(self._rows[i]["image"], "RGB")
 
+    def windows(self, i: int) -> FileWindows:
+        """Image of sample `i`, of which windows are decoded anew each time."""
+        row = self._rows[i]
+        shape = int(row["height"]), int(row["width"]), 3
+
+        def top(rows: int) -> Pixels:
+            pixels = self._read(row["image"], "RGB", rows)
+            if pixels.shape[0] < rows or pixels.shape[1:] != shape[1:]:
+                raise DatasetError(f"{self.where(i, 'image')} changed its size meanwhile; {self._remedy}")
+            return pixels
+
+        return FileWindows(top, shape)
+
     def mask(self, i: int) -> Pixels | None:
         """Mask of sample `i`, uint8 (h, w); None if it is not published."""
         return self._read(self._rows[i]["mask"], "L") if self._rows[i]["mask"] else None
@@ -46,10 +87,10 @@ class FileSamples:
         """Say what cures damage."""
         return self._remedy
 
-    def _read(self, name: str, mode: str) -> Pixels:
+    def _read(self, name: str, mode: str, rows: int | None = None) -> Pixels:
         path = self._folder / name
         try:
-            if path.suffix == ".png" and (pixels := _png.decode(path.read_bytes(), mode)) is not None:
+            if path.suffix == ".png" and (pixels := _png.decode(path.read_bytes(), mode, rows)) is not None:
                 return pixels
             with Image.open(path) as picture:
                 if picture.mode != mode:

@@ -163,6 +163,10 @@ class PackedSamples:
         place = self._places[i]
         return self._view(place.shard, place.image, (place.height, place.width, 3))
 
+    def windows(self, i: int) -> Pixels:
+        """Image of sample `i` for windows of it: the view reads no more than these."""
+        return self.image(i)
+
     def mask(self, i: int) -> Pixels | None:
         """Mask of sample `i`, uint8 (h, w): a view; None if it is not published."""
         place = self._places[i]

@@ -1,20 +1,37 @@
-"""Decode the two kinds of PNG that prepared folders hold, in some 0.6 of the time that Pillow takes.
+"""Decode the two kinds of PNG that prepared folders hold, in a fraction of the time that Pillow takes.
 
-Most of the time that training from files takes goes into PNG. Pixels are the same either way; whatever is of another
-kind, or damaged, is left to Pillow, whose errors say what is the matter.
+Most of the time that training from files takes goes into PNG. Three things shorten it: an image is decoded no further
+than the last row that is asked for; masks are written without filters (`encode_mask`), so that to inflate them is all
+there is to do; and libraries that are quicker than Pillow do the work. Pixels are the same either way; whatever is of
+another kind, or damaged, is left to Pillow, whose errors say what is the matter.
 """
 
 from __future__ import annotations
+
+import zlib
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_KIND = slice(24, 26)  # bit depth and colour type in the header
-_KINDS = {b"\x08\x02": "RGB", b"\x08\x00": "L"}
+_HEADER_END = 33  # signature 8, then the IHDR chunk: length 4, name 4, data 13, checksum 4
+_KINDS = {b"\x08\x02": "RGB", b"\x08\x00": "L"}  # bit depth and colour type
+_PEEKED_ROWS = 8
+_LEVEL = 6
+_MOST_INFLATED = 1032  # times its size, by the format of deflate
 
 
-def decode(content: bytes, mode: str) -> NDArray[np.uint8] | None:
+class _Header(NamedTuple):
+    """What the first chunk of a file says."""
+
+    width: int
+    height: int
+    mode: str | None
+    interlaced: bool
+
+
+def decode(content: bytes, mode: str, rows: int | None = None) -> NDArray[np.uint8] | None:
     """Decode a PNG.
 
     Parameters
@@ -23,16 +40,55 @@ def decode(content: bytes, mode: str) -> NDArray[np.uint8] | None:
         The whole file.
     mode : str
         Pillow's name of the kind that is expected, ``RGB`` or ``L``.
+    rows : int, optional
+        Decode that many rows from the top, in as much less time; damage further down goes unnoticed.
 
     Returns
     -------
     uint8 array (H, W, 3) or (H, W), or None
-        The pixels; None where Pillow must look at the file: it is of another kind, or damaged.
+        The pixels, H being `rows` at the most; None where Pillow must look at the file: it is of another kind, or
+        damaged.
     """
-    if not content.startswith(_SIGNATURE) or _KINDS.get(content[_KIND]) != mode:
+    header = _header(content)
+    if header is None or header.mode != mode:
         return None
     if b"tRNS" in content[: content.find(b"IDAT")]:  # a transparent colour, which Pillow leaves as it is
         return None
+    if header.interlaced or rows is None or rows >= header.height:
+        return _unfiltered(content, header) if mode == "L" and not header.interlaced else _whole(content)
+    return _top(content, rows)
+
+
+def encode_mask(mask: NDArray[np.uint8]) -> bytes:
+    """Encode train ids or raw ids, uint8 (H, W), as a PNG of 8 bits grey.
+
+    Without filters, which predict grey levels and are of no use for ids: the file is smaller than with those that
+    encoders choose by themselves, is written in a quarter of the time, and `decode` only has to inflate it.
+
+    Examples
+    --------
+    >>> mask = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    >>> decode(encode_mask(mask), "L").tolist()
+    [[0, 1, 2], [3, 4, 5]]
+    """
+    import imagecodecs
+
+    png = imagecodecs.PNG
+    return bytes(imagecodecs.png_encode(mask, _LEVEL, strategy=png.STRATEGY.RLE, filter=png.FILTER.NONE))
+
+
+def _header(content: bytes) -> _Header | None:
+    """Read the header, whose checksum must be right; None if there is none."""
+    chunk = content[12:29]
+    if not content.startswith(_SIGNATURE) or len(content) < _HEADER_END or chunk[:4] != b"IHDR":
+        return None
+    if zlib.crc32(chunk) != int.from_bytes(content[29:_HEADER_END], "big"):
+        return None
+    width, height = (int.from_bytes(chunk[first : first + 4], "big") for first in (4, 8))
+    return _Header(width, height, _KINDS.get(chunk[12:14]), chunk[16] != 0)
+
+
+def _whole(content: bytes) -> NDArray[np.uint8] | None:
     import imagecodecs
 
     try:
@@ -40,3 +96,50 @@ def decode(content: bytes, mode: str) -> NDArray[np.uint8] | None:
     except (imagecodecs.PngError, ValueError):  # a damaged header may break its own message
         return None
     return pixels
+
+
+def _top(content: bytes, rows: int) -> NDArray[np.uint8] | None:
+    """Decode the first rows: the file as it would be with a header that promises no more of them."""
+    import imagecodecs
+
+    chunk = content[12:20] + rows.to_bytes(4, "big") + content[24:29]
+    header = content[:12] + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    try:  # unlike libpng, which inflates the rest too, and grumbles
+        pixels: NDArray[np.uint8] = imagecodecs.spng_decode(header + content[_HEADER_END:])
+    except (imagecodecs.SpngError, ValueError):
+        return None
+    return pixels
+
+
+def _unfiltered(content: bytes, header: _Header) -> NDArray[np.uint8] | None:
+    """Decode a grey file; one without filters is inflated, any other is left to libpng."""
+    import imagecodecs
+
+    stride = header.width + 1  # the filter's number, then the row
+    stream = _stream(content)
+    if header.height * stride > _MOST_INFLATED * len(stream):  # no memory for what cannot be there
+        return None
+    try:
+        first = zlib.decompressobj().decompress(stream, _PEEKED_ROWS * stride)
+        if any(first[::stride]):
+            return _whole(content)
+        inflated = imagecodecs.deflate_decode(stream, raw=False, out=header.height * stride)
+    except (zlib.error, imagecodecs.DeflateError, ValueError):
+        return None
+    if len(inflated) != header.height * stride:
+        return None
+    lines = np.frombuffer(inflated, np.uint8).reshape(header.height, stride)
+    return _whole(content) if lines[:, 0].any() else lines[:, 1:].copy()
+
+
+def _stream(content: bytes) -> bytes:
+    """Join the compressed data, which may lie in several chunks."""
+    parts, start = [], _HEADER_END
+    while start + 8 <= len(content):
+        length, name = int.from_bytes(content[start : start + 4], "big"), content[start + 4 : start + 8]
+        if name == b"IDAT":
+            parts.append(content[start + 8 : start + 8 + length])
+        elif parts:
+            break
+        start += 12 + length
+    return b"".join(parts)

@@ -44,10 +44,33 @@ class Sample(NamedTuple):
     mask: Pixels
 
 
+class Windows(Protocol):
+    """An image that need not be read as a whole: an array, or a file that is decoded as far as a window reaches."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width and channels."""
+        ...
+
+    def __getitem__(self, window: tuple[slice, slice], /) -> Pixels:
+        """Read a window, uint8 (h, w, 3)."""
+        ...
+
+
+class WindowedSample(NamedTuple):
+    """One image, of which a crop needs a window, and its mask; a `Sample` is one, too."""
+
+    id: str
+    image: Windows
+    mask: Pixels
+
+
 class _Source(Protocol):
     """Where pixels come from: files, or a packed store."""
 
     def image(self, i: int) -> Pixels: ...
+
+    def windows(self, i: int) -> Windows: ...
 
     def mask(self, i: int) -> Pixels | None: ...
 
@@ -193,6 +216,19 @@ class PreparedSplit:
             A file is missing or damaged, or the labels of the split are not published.
         """
         return self._labelled(i, self.image(i), self._source.mask(i))
+
+    def windowed(self, i: int) -> WindowedSample:
+        """Read sample `i` for a crop: windows of its image are read when they are asked for.
+
+        Raises
+        ------
+        DatasetError
+            As for any sample; of damage to the image, once a window is asked for.
+        """
+        mask = self._source.mask(i)
+        if mask is None:
+            raise self._without_labels(self._split_of[i])
+        return WindowedSample(self.rows[i]["id"], self._source.windows(i), mask)
 
     def __iter__(self) -> Iterator[Sample]:
         """Read the samples in order."""

@@ -14,6 +14,7 @@ from PIL import Image
 
 from gald.datasets import load_spec
 from gald.datasets._packed import pixels_sha256
+from gald.datasets._png import encode_mask
 from gald.datasets._spec import DatasetSpec, RawSample
 from gald.errors import DatasetError
 from gald.files import sha256
@@ -148,7 +149,7 @@ def convert(dataset: str, source: str, folder: Path, task: Task) -> Record | Fai
     }
     if labels is None:
         return Record(task.split, row, [], {}, list(picture.kinds), written, raw)
-    written.append(_place(_png(labels[0]), folder / mask_name))
+    written.append(_place(encode_mask(labels[0]), folder / mask_name))
     row["mask_sha256"] = pixels_sha256(labels[0])
     counts, ignored = _census(spec, labels[1])
     return Record(task.split, row, counts, ignored, list(picture.kinds), written, raw)

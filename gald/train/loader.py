@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gald.datasets import IGNORE_INDEX
-from gald.datasets._reader import Sample
+from gald.datasets._reader import Sample, WindowedSample
 from gald.errors import DatasetError, ParamsError
 from gald.params import TrainParams
 from gald.transforms import Pixels, augment, draw
@@ -42,8 +42,8 @@ class Split(Protocol):
         """Return the number of samples."""
         ...
 
-    def __getitem__(self, index: int, /) -> Sample:
-        """Read one sample."""
+    def windowed(self, index: int, /) -> WindowedSample:
+        """Read one sample for a crop, its image no further than that takes."""
         ...
 
     def verified(self, index: int, /) -> Sample:
@@ -60,7 +60,7 @@ class Samples(Protocol):
         """Return the number of samples."""
         ...
 
-    def __getitem__(self, index: int, /) -> Sample:
+    def __getitem__(self, index: int, /) -> Sample | WindowedSample:
         """Read one sample."""
         ...
 
@@ -90,8 +90,9 @@ class Batch(NamedTuple):
 class CachedSamples:
     """Samples of a split, which stay in memory after they were decoded for the first time, as far as a budget goes.
 
-    Files are held against their digests when first decoded. Samples of a packed store, checked as a whole, are not
-    kept: they are views, and the system keeps the pages that crops have read.
+    Files are held against their digests when first decoded; those that are not kept are decoded from then on as far as
+    crops reach. Samples of a packed store, checked as a whole, are not kept: they are views, and the system keeps the
+    pages that crops have read.
 
     Parameters
     ----------
@@ -115,7 +116,7 @@ class CachedSamples:
         """Return the number of samples."""
         return len(self._split)
 
-    def __getitem__(self, index: int, /) -> Sample:
+    def __getitem__(self, index: int, /) -> Sample | WindowedSample:
         """Read one sample, or return it as it was read before.
 
         Raises
@@ -126,8 +127,9 @@ class CachedSamples:
         if (sample := self._kept.get(index)) is not None:
             return sample
         try:
-            trusted = self._split.packed or index in self._verified
-            sample = self._split[index] if trusted else self._split.verified(index)
+            if self._split.packed or index in self._verified:
+                return self._split.windowed(index)
+            sample = self._split.verified(index)
         except (DatasetError, OSError, ValueError) as error:
             remedy = "" if isinstance(error, DatasetError) else "; run `gald prepare` again"
             raise DatasetError(f"sample {self.id(index)}: {error}{remedy}") from error

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from gald import files, paths
-from gald.datasets._reader import Sample, Store
+from gald.datasets._reader import Sample, Store, WindowedSample
 from gald.errors import GaldError, ParamsError, TrainingInterrupted
 from gald.params import PhotometricParams, Run, TrainParams, ValidationParams
 from gald.train import history, loop
@@ -51,7 +51,7 @@ class FirstSamples:
         """Return the number of samples."""
         return self._count
 
-    def __getitem__(self, index: int, /) -> Sample:
+    def __getitem__(self, index: int, /) -> Sample | WindowedSample:
         """Read one sample."""
         return self._samples[index]
 

@@ -46,8 +46,9 @@ def test_all_expressions_count_the_same(num_classes: int) -> None:
 def test_written_pairs_are_read_counted_and_scored(tmp_path: Path) -> None:
     write_pairs(tmp_path, 2, SIZE)
     expected = scores(confusion_matrix(*drawn_pair(19, 0, SIZE), 19) + confusion_matrix(*drawn_pair(19, 1, SIZE), 19))
-    found = our_evaluation(str(tmp_path), 2)()
-    np.testing.assert_array_equal(found.iou, expected.iou)
+    for prepared in (False, True):
+        found = our_evaluation(str(tmp_path), 2, prepared)()
+        np.testing.assert_array_equal(found.iou, expected.iou)
     assert official_reading(str(tmp_path), 2)() == 4 * SIZE[0] * SIZE[1]
 
 
@@ -86,5 +87,5 @@ def test_processes_of_their_own_find_the_works(monkeypatch: pytest.MonkeyPatch) 
     report = evaluate.bench()
     assert report.endswith("\n\nsliding\n\nbootstrap\n")
     pytest.importorskip("cityscapesscripts")
-    assert sum(report.count(f"{met} |") for met in ("yes", "NO", "not measured")) == 2 * (4 + 1 + 2)
+    assert sum(report.count(f"{met} |") for met in ("yes", "NO", "not measured")) == 2 * (4 + 1 + 4)
     assert "pyquaternion" not in sys.modules

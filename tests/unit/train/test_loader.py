@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gald.datasets._reader import PreparedSplit, Sample
+from gald.datasets._packed import pixels_sha256
+from gald.datasets._reader import PreparedSplit, Sample, WindowedSample
 from gald.errors import DatasetError, ParamsError
 from gald.params import Run, TrainParams
 from gald.train import loader
@@ -37,6 +38,9 @@ class Given:
 
     def verified(self, index: int) -> Sample:
         return self[index]
+
+    def windowed(self, index: int) -> WindowedSample:
+        return WindowedSample(*self[index])
 
 
 def samples(count: int = 10, size: tuple[int, int] = (48, 64)) -> list[Sample]:
@@ -177,6 +181,43 @@ def test_a_file_is_held_against_its_digest_when_it_is_first_decoded(
             DatasetError, match=r"sample train/scene02: .*scene02\.png does not hold .*gald prepare mini/camvid"
         ):
             cached[2]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_crops_of_files_that_are_not_kept_are_those_of_whole_images(
+    make_run: Callable[..., Run], prepared: Path, suffix: str
+) -> None:
+    params = make_run(train={"crop_size": (24, 32), "scale_range": (1.0, 2.0)}).params.train
+    split = PreparedSplit(prepared, ["train"], store="files")
+    for row in split.rows:
+        file = prepared / row["image"]
+        with Image.open(file) as picture:
+            picture.save(file.with_suffix(suffix), quality=95)
+        row["image"] = str(Path(row["image"]).with_suffix(suffix))
+        row["image_sha256"] = pixels_sha256(split.image(split.rows.index(row)))
+    whole, cut = CachedSamples(split, 4), CachedSamples(split, 4, budget=0)
+    for index in range(len(split)):  # from the second time on no more is decoded than is shown
+        cut[index]
+    for iteration in range(4):
+        assert_equal([(0, make_batch(cut, params, iteration))], [(0, make_batch(whole, params, iteration))])
+
+
+def test_a_file_that_changes_after_it_was_verified_is_named(make_run: Callable[..., Run], prepared: Path) -> None:
+    params = make_run().params.train
+    split = PreparedSplit(prepared, ["train"], store="files")
+    cached = CachedSamples(split, 4, budget=0)
+    for index in range(len(split)):
+        cached[index]
+    for path in (prepared / "images/train").iterdir():
+        Image.new("RGB", (63, 48)).save(path)
+    with pytest.raises(
+        DatasetError, match=r"scene\d\d\.png changed its size meanwhile; run `gald prepare mini/camvid`"
+    ):
+        make_batch(cached, params, 0)
+    for path in (prepared / "images/train").iterdir():
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DatasetError, match=r"scene\d\d\.png cannot be read"):
+        make_batch(cached, params, 0)
 
 
 def test_a_damaged_file_and_its_sample_are_named(make_run: Callable[..., Run], prepared: Path) -> None:
