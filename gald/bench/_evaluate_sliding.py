@@ -42,6 +42,14 @@ PROTOCOLS = {
     "multi-scale": ProtocolParams(
         name="multi-scale", window=None, overlap=0.0, average="probabilities", scales=_LITERATURE, flip=True
     ),
+    "sliding multi-scale": ProtocolParams(
+        name="sliding multi-scale",
+        window=(769, 769),
+        overlap=1 / 3,
+        average="probabilities",
+        scales=_LITERATURE,
+        flip=True,
+    ),
 }
 
 
@@ -140,7 +148,8 @@ def sliding() -> str:
             works = [_work("ours", case, "whole"), _work("plain", case)]
             rows.append(_timed(f"whole, {_described(case)}, against resizing all", works, threads, 1))
     memory = [_held(case, "whole", "plain") for case in (city, many)]
-    memory += [_held(city, "sliding", "authors"), _held(many, "sliding", None), _held(many, "multi-scale", None)]
+    memory += [_held(city, "sliding", "authors")]
+    memory += [_held(many, name, None) for name in ("sliding", "multi-scale", "sliding multi-scale")]
     heading = f"{machine()}; from a stub's scores to classes, medians of {_ROUNDS} rounds"
     held = "Most memory held by one prediction beyond the network's own:"
     return f"{heading}\n\n{_TIMES_HEAD}" + "\n".join(rows) + f"\n\n{held}\n\n{_MEMORY_HEAD}" + "\n".join(memory) + "\n"

@@ -2,7 +2,7 @@
 
 One image at a time, so that a prediction never depends on what else is in its batch. Scores stay at the network's own
 resolution; they are resized block by block, where the class is chosen at once, so that the scores of all classes at the
-image's size never exist.
+image's size never exist. Of large images in tiles the scores of a few tiles exist at a time.
 """
 
 from gald.inference._network import as_input, channels_last, for_prediction

@@ -48,6 +48,14 @@ class Axis(NamedTuple):
     align_corners: bool
 
 
+class Piece(NamedTuple):
+    """Features that lie side by side in one chunk: those in [low, low + span) of it."""
+
+    chunk: int
+    low: int
+    span: int
+
+
 class Band(NamedTuple):
     """What a run of the prediction's rows, or columns, needs of the features.
 
@@ -55,10 +63,10 @@ class Band(NamedTuple):
     ----------
     first, last : int
         Rows [first, last) of the prediction that the features reach.
-    low, span : int
-        The features used lie in [low, low + span).
+    pieces : tuple of Piece
+        Where the features lie.
     used : Tensor or None
-        int64 (n), which of these are used, counted from `low`; None where all are.
+        int64 (n), which of those in the pieces, one piece after the other, are used; None where all are.
     weights : Tensor
         float32 (last - first, n).
     share : Tensor
@@ -67,8 +75,7 @@ class Band(NamedTuple):
 
     first: int
     last: int
-    low: int
-    span: int
+    pieces: tuple[Piece, ...]
     used: Tensor | None
     weights: Tensor
     share: Tensor
@@ -108,44 +115,86 @@ def tiles(axis: Axis) -> tuple[tuple[Matrix, NDArray[np.float64]], ...]:
 
 
 @lru_cache(_KEPT)
-def joint_bands(axis: Axis, rows: int, device: torch.device) -> tuple[Band | None, ...]:
-    """Bands of `rows` rows for the features of all tiles, one tile after the other."""
+def joint_bands(axis: Axis, rows: int, device: torch.device, chunk: int | None = None) -> tuple[Band | None, ...]:
+    """Bands of `rows` rows for the features of all tiles, one tile after the other.
+
+    Chunks are counted over all tiles, each of which begins a new one: of `chunk` features, and fewer at a tile's end.
+    Without a size all features lie in one.
+    """
     from scipy import sparse
 
     matrix = sparse.csr_array(sparse.hstack([matrix for matrix, _ in tiles(axis)]))
-    return _bands(matrix, np.ones(axis.size), rows, device)
+    return _bands(matrix, np.ones(axis.size), rows, device, _chunks(axis, chunk))
 
 
 @lru_cache(_KEPT)
-def tile_bands(axis: Axis, tile: int, rows: int, device: torch.device) -> tuple[Band | None, ...]:
-    """Bands of `rows` rows for the features of one tile, whose weights add up to 1; None where it does not reach."""
+def tile_bands(
+    axis: Axis, tile: int, rows: int, device: torch.device, chunk: int | None = None
+) -> tuple[Band | None, ...]:
+    """Bands of `rows` rows for the features of one tile, whose weights add up to 1; None where it does not reach.
+
+    Chunks are counted as `joint_bands` does; without a size the tile's features are counted as if it were the only one.
+    """
     from scipy import sparse
 
     matrix, share = tiles(axis)[tile]
     inverse = np.divide(1, share, out=np.zeros_like(share), where=share > 0)
-    return _bands(sparse.csr_array(sparse.diags_array(inverse) @ matrix), share, rows, device)
+    matrix = sparse.csr_array(sparse.diags_array(inverse) @ matrix)
+    chunks = _chunks(axis, chunk)
+    return _bands(matrix, share, rows, device, chunks if chunk is None else chunks[tile * axis.features :])
 
 
-def _bands(matrix: Matrix, share: NDArray[np.float64], rows: int, device: torch.device) -> tuple[Band | None, ...]:
+def _chunks(axis: Axis, chunk: int | None) -> NDArray[np.int64]:
+    """Chunk of each feature of all tiles, and its place in that chunk: int64 (features, 2)."""
+    features = np.arange(len(axis.starts) * axis.features)
+    if chunk is None:
+        return np.stack([np.zeros_like(features), features], axis=1)
+    tile, within = np.divmod(features, axis.features)
+    return np.stack([tile * -(-axis.features // chunk) + within // chunk, within % chunk], axis=1)
+
+
+def _bands(
+    matrix: Matrix, share: NDArray[np.float64], rows: int, device: torch.device, chunks: NDArray[np.int64]
+) -> tuple[Band | None, ...]:
     size = matrix.shape[0]
-    return tuple(_band(matrix, share, first, min(first + rows, size), device) for first in range(0, size, rows))
+    firsts = range(0, size, rows)
+    return tuple(_band(matrix, share, first, min(first + rows, size), device, chunks) for first in firsts)
 
 
-def _band(matrix: Matrix, share: NDArray[np.float64], first: int, last: int, device: torch.device) -> Band | None:
+def _band(
+    matrix: Matrix,
+    share: NDArray[np.float64],
+    first: int,
+    last: int,
+    device: torch.device,
+    chunks: NDArray[np.int64],
+) -> Band | None:
     reached = np.flatnonzero(share[first:last] > 0)
     if len(reached) == 0:
         return None
     first, last = first + int(reached[0]), first + int(reached[-1]) + 1
     of_rows = matrix[first:last]
-    used = np.unique(of_rows.indices).astype(np.int64)
-    weights = of_rows[:, used].toarray().astype(np.float32)
-    low, span = int(used[0]), int(used[-1] - used[0]) + 1
+    features = np.unique(of_rows.indices)
+    weights = of_rows[:, features].toarray().astype(np.float32)
+    pieces, used = _pieces(chunks[features])
     return Band(
         first,
         last,
-        low,
-        span,
-        None if len(used) == span else torch.from_numpy(used - low).to(device),
+        pieces,
+        None if used is None else torch.from_numpy(used).to(device),
         torch.from_numpy(weights).to(device),
         torch.from_numpy(share[first:last].astype(np.float32)).to(device),
     )
+
+
+def _pieces(places: NDArray[np.int64]) -> tuple[tuple[Piece, ...], NDArray[np.int64] | None]:
+    """Pieces that hold features at places (chunk, place within), and which of the pieces' features they are."""
+    pieces, used, length = [], [], 0
+    for chunk in np.unique(places[:, 0]):
+        within = places[places[:, 0] == chunk, 1]
+        piece = Piece(int(chunk), int(within[0]), int(within[-1] - within[0]) + 1)
+        used.append(length + within - piece.low)
+        length += piece.span
+        pieces.append(piece)
+    found = np.concatenate(used)
+    return tuple(pieces), None if len(found) == length else found

@@ -6,14 +6,16 @@ at once. Blocks are narrow as well as low: each then needs few features of eithe
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
+from itertools import accumulate, chain, product
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gald._pixel_loss import full_precision
-from gald.inference._axis import Band, joint_bands, tile_bands
+from gald.inference._axis import Band
 from gald.inference._tiles import Size
 from gald.inference._views import View
 
@@ -29,11 +31,33 @@ class Shape(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """Scores (rows, K, columns) and what each row and each column of blocks needs of them."""
+    """Scores that are resized together, and what each row and each column of blocks needs of them.
 
-    scores: Tensor
+    They are of all tiles of a scale, or of one: which begins at `across`, counted in features across the pass.
+    """
+
+    view: View
+    layer: int
+    across: int
     vertical: Bands
     horizontal: Bands
+
+    def near(self, vertical: Band, horizontal: Band) -> Tensor:
+        """Scores (h, K, w) that a block needs."""
+        passed, (along, across) = 2 * self.view.along, (vertical, horizontal)
+        if passed:
+            along, across = across, along
+        (beside,) = across.pieces
+        parts = [
+            self.view.chunk(self.layer, piece.chunk)
+            .narrow(passed, piece.low, piece.span)
+            .narrow(2 - passed, self.across + beside.low, beside.span)
+            for piece in along.pieces
+        ]
+        near = parts[0] if len(parts) == 1 else torch.cat(parts, passed)
+        for side, band in enumerate((vertical, horizontal)):
+            near = near if band.used is None else near.index_select(2 * side, band.used)
+        return near
 
 
 def block_shape(num_classes: int, device: str) -> Shape:
@@ -50,7 +74,7 @@ def classes(views: list[View], size: Size, *, probabilities: bool) -> Tensor:
 
     The first class is chosen where several are best, and the last one where scores are not numbers.
     """
-    prediction = torch.empty(size, dtype=torch.uint8, device=views[0].scores[0].device)
+    prediction = torch.empty(size, dtype=torch.uint8, device=views[0].device)
     for top, left, scores in blocks(views, size, probabilities=probabilities):
         prediction[top : top + scores.shape[0], left : left + scores.shape[2]] = _best(scores)
     return prediction
@@ -67,38 +91,48 @@ def blocks(views: list[View], size: Size, *, probabilities: bool) -> Iterator[tu
         float32 (rows, K, columns): the sum over scales, and over mirror images, of the mean over tiles; of logits or of
         probabilities. In memory that the next block overwrites, and that may be written to.
     """
-    first = views[0].scores[0]
-    count, device = first.shape[1], first.device
+    count, device, along = views[0].num_classes, views[0].device, views[0].along
     shape = block_shape(count, device.type)
-    sources = list(_sources(views, shape, device, apart=probabilities))
+    sources = [list(_sources(view, shape, apart=probabilities)) for view in views]
+    needs = [_needs(of_view) for of_view in sources]
     work = _Block(count, shape, device, probabilities=probabilities)
-    with torch.autocast(device.type, enabled=False), full_precision():
-        for row, top in enumerate(range(0, size[0], shape.rows)):
-            for column, left in enumerate(range(0, size[1], shape.columns)):
+    tops, lefts = (list(enumerate(range(0, side, step))) for side, step in zip(size, shape, strict=True))
+    for step in range(len((tops, lefts)[along])):
+        for view, of_view in zip(views, needs, strict=True):
+            view.keep(of_view[step][1])
+        for view, of_view in zip(views, needs, strict=True):  # outside of what is set for the products
+            view.load(of_view[step][0])
+        rows, columns = (tops, lefts[step : step + 1]) if along else (tops[step : step + 1], lefts)
+        with torch.autocast(device.type, enabled=False), full_precision():
+            for (row, top), (column, left) in product(rows, columns):
                 work.start(top, left, min(shape.rows, size[0] - top), min(shape.columns, size[1] - left))
-                for source in sources:
+                for source in chain.from_iterable(sources):
                     vertical, horizontal = source.vertical[row], source.horizontal[column]
                     if vertical is not None and horizontal is not None:
-                        work.add(source.scores, vertical, horizontal)
+                        work.add(source.near(vertical, horizontal), vertical, horizontal)
                 yield top, left, work.scores
 
 
-def _sources(views: list[View], shape: Shape, device: torch.device, *, apart: bool) -> Iterator[_Source]:
+def _sources(view: View, shape: Shape, *, apart: bool) -> Iterator[_Source]:
     """Scores that are resized together: of all tiles of a scale, or with `apart` of each tile."""
-    for view in views:
-        for scores in view.scores:
-            if not apart:
-                rows, columns = (joint_bands(axis, step, device) for axis, step in zip(view[1:], shape, strict=True))
-                yield _Source(scores, rows, columns)
-                continue
-            height, width = view.vertical.features, view.horizontal.features
-            for row in range(len(view.vertical.starts)):
-                for column in range(len(view.horizontal.starts)):
-                    yield _Source(
-                        scores[row * height : (row + 1) * height, :, column * width : (column + 1) * width],
-                        tile_bands(view.vertical, row, shape.rows, device),
-                        tile_bands(view.horizontal, column, shape.columns, device),
-                    )
+    axes = (view.vertical, view.horizontal)
+    for layer in range(view.layers):
+        if not apart:
+            yield _Source(view, layer, 0, view.bands(0, None, shape.rows), view.bands(1, None, shape.columns))
+            continue
+        for row, column in product(*(range(len(axis.starts)) for axis in axes)):
+            across = column * axes[1].features if view.along == 0 else row * axes[0].features
+            yield _Source(view, layer, across, view.bands(0, row, shape.rows), view.bands(1, column, shape.columns))
+
+
+def _needs(sources: list[_Source]) -> list[tuple[int, set[int]]]:
+    """Of each step of the pass, the last chunk that it needs, and all that it or a later one needs."""
+    along = [source.horizontal if source.view.along else source.vertical for source in sources]
+    steps = [
+        {piece.chunk for band in step if band is not None for piece in band.pieces} for step in zip(*along, strict=True)
+    ]
+    still = list(accumulate(reversed(steps), operator.or_))[::-1]
+    return [(max(step), later) for step, later in zip(steps, still, strict=True)]
 
 
 class _Block:
@@ -117,13 +151,8 @@ class _Block:
         self._empty = True
         self.scores = self._shaped(self._total, rows, columns)
 
-    def add(self, scores: Tensor, vertical: Band, horizontal: Band) -> None:
+    def add(self, near: Tensor, vertical: Band, horizontal: Band) -> None:
         """Add what scores (h, K, w) say of the block; as probabilities where those are averaged."""
-        near = scores.narrow(0, vertical.low, vertical.span).narrow(2, horizontal.low, horizontal.span)
-        if vertical.used is not None:
-            near = near.index_select(0, vertical.used)
-        if horizontal.used is not None:
-            near = near.index_select(2, horizontal.used)
         widened = torch.mm(near.reshape(-1, near.shape[2]), horizontal.weights.t()).view(near.shape[0], -1)
         if self._part is None:  # the tiles of a scale reach all of a block, together
             logits = self.scores.view(self.scores.shape[0], -1)

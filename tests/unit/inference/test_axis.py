@@ -40,20 +40,25 @@ def test_shares_add_up_to_one_at_any_size(size: int) -> None:
 def test_bands_are_the_matrix_in_pieces(rows: int) -> None:
     axis = Axis(40, 17, (0, 11, 22, 23), 5, 37, False)
     joint = np.hstack([matrix.toarray() for matrix, _ in tiles(axis)])
-    np.testing.assert_allclose(_put_together(joint_bands(axis, rows, CPU), 37, 20)[0], joint, atol=1e-7)
+    for chunk, firsts in ((None, [0]), (2, [5 * tile + low for tile in range(4) for low in (0, 2, 4)])):
+        found, _ = _put_together(joint_bands(axis, rows, CPU, chunk), 37, 20, firsts)
+        np.testing.assert_allclose(found, joint, atol=1e-7)
     for tile, (matrix, share) in enumerate(tiles(axis)):
-        found, found_share = _put_together(tile_bands(axis, tile, rows, CPU), 37, 5)
-        np.testing.assert_allclose(found * share[:, None], matrix.toarray(), atol=1e-7)
-        np.testing.assert_allclose(found.sum(1), share > 0, atol=1e-6)
-        np.testing.assert_allclose(found_share, share, atol=1e-7)
+        for chunk, firsts in ((None, [0]), (2, [0] * 3 * tile + [0, 2, 4])):
+            found, found_share = _put_together(tile_bands(axis, tile, rows, CPU, chunk), 37, 5, firsts)
+            np.testing.assert_allclose(found * share[:, None], matrix.toarray(), atol=1e-7)
+            np.testing.assert_allclose(found.sum(1), share > 0, atol=1e-6)
+            np.testing.assert_allclose(found_share, share, atol=1e-7)
 
 
-def _put_together(bands, size: int, features: int) -> tuple[np.ndarray, np.ndarray]:
+def _put_together(bands, size: int, features: int, firsts: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix and shares of bands, of chunks that begin with these features."""
     matrix, share = np.zeros((size, features)), np.zeros(size)
     for band in bands:
         if band is not None:
-            used = np.arange(band.span) if band.used is None else band.used.numpy()
-            matrix[band.first : band.last, band.low + used] = band.weights.numpy()
+            given = [firsts[chunk] + low + place for chunk, low, span in band.pieces for place in range(span)]
+            used = given if band.used is None else np.array(given)[band.used.numpy()]
+            matrix[band.first : band.last, used] = band.weights.numpy()
             share[band.first : band.last] = band.share.numpy()
     return matrix, share
 

@@ -77,7 +77,8 @@ def test_scores_are_those_of_two_resizes(shape, size, stride: int, align_corners
 
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize(
-    ("shape", "window"), [((60, 90), 33), ((33, 33), 33), ((34, 32), 33), ((20, 60), 33), ((9, 9), 33), ((40, 40), 17)]
+    ("shape", "window"),
+    [((60, 90), 33), ((90, 60), 33), ((33, 33), 33), ((34, 32), 33), ((20, 60), 33), ((9, 9), 33), ((40, 40), 17)],
 )
 def test_sliding_is_the_authors_scheme(shape: tuple[int, int], window: int, align_corners: bool) -> None:
     model, image = Stub(5, align_corners=align_corners), picture(*shape)
