@@ -8,6 +8,7 @@ processor time. No bit of a result depends on it.
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -42,9 +43,10 @@ def keep_freed_memory() -> bool:
 def free_bytes() -> int | None:
     """Memory that the system can still give to this process; None where it does not say.
 
-    A container or a job of a cluster has a limit of its own, beyond which its processes are killed.
+    A container or a job of a cluster has a limit of its own, beyond which its processes are killed; so may a process
+    (`ulimit -v`), to which no more is given then.
     """
-    found = [*_available(_PROC / "meminfo"), *_left_in_groups()]
+    found = [*_available(_PROC / "meminfo"), *_left_in_groups(), *_left_of_addresses(_PROC / "self/statm")]
     return min(found) if found else None
 
 
@@ -53,6 +55,15 @@ def _available(meminfo: Path) -> Iterator[int]:
         for line in meminfo.read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 yield int(line.split()[1]) * 1024
+
+
+def _left_of_addresses(statm: Path) -> Iterator[int]:
+    """Bytes below this process's own limit of addresses; see setrlimit(2)."""
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    with suppress(OSError):
+        if most != resource.RLIM_INFINITY:
+            pages = int(statm.read_text(encoding="ascii").split()[0])
+            yield max(0, most - pages * resource.getpagesize())
 
 
 def _left_in_groups() -> Iterator[int]:

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from gald import files, locking, paths, provenance
+from gald.commands._evaluation_images import Photographs
 from gald.commands._evaluation_masks import KeptMasks, MaskFolder, SubmissionArchive
-from gald.commands._predict_files import plan
-from gald.commands.predict import read
 from gald.datasets import load_spec
 from gald.datasets._objects import read_edges
 from gald.datasets._reader import PreparedSplit, Store
 from gald.datasets._spec import DatasetSpec
-from gald.errors import DatasetError, ParamsError
+from gald.errors import ParamsError
 from gald.evaluate.counting import Images, Pixels, Place, count_images, identity, place
 from gald.evaluate.journal import Journal
 from gald.evaluate.predictor import Predictor
@@ -93,7 +92,7 @@ def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -
     folder = paths.prepared(run.params.edition, run.dataset)
     split = PreparedSplit(folder, [params.split], store=store, source=run.params.source)
     checked_record(run, split.manifest_sha256)
-    photographs = None if question.images is None else _Photographs(question.images)
+    photographs = None if question.images is None else Photographs(question.images)
     images: Images = photographs or split
     labelled = photographs is None and split.labelled
     _check(question, params.split, labelled)
@@ -195,42 +194,6 @@ def _writers(question: Question, spec: DatasetSpec, ids: Sequence[str]) -> list[
 
 def _keep_nothing(index: int, image: Pixels, mask: Mask) -> None:
     """Leave a prediction to the counts."""
-
-
-class _Photographs:
-    """Pictures of a folder, whose ids are their relative paths without suffix.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Raises
-    ------
-    DatasetError
-        There is no such folder, no picture in it, or two would have one id.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise DatasetError(f"--images {folder}: no such folder")
-        jobs, problems = plan([folder], Path(".no-results-here"))
-        if problems:
-            raise DatasetError("\n".join(problems))
-        found: dict[str, Path] = {}
-        for job in jobs:
-            name = job.image.relative_to(folder).with_suffix("").as_posix()
-            if found.setdefault(name, job.image) != job.image:
-                raise DatasetError(f"--images: {found[name]} and {job.image} would have one mask; rename one of them")
-        self.ids, self._pictures = list(found), list(found.values())
-
-    def verified_pixels(self, i: int) -> tuple[Pixels, None]:
-        """Read picture `i`, uint8 (H, W, 3); there is no truth."""
-        return read(self._pictures[i]), None
-
-    def digest(self) -> str:
-        """Digest of which pictures these are: path, size and time of the last change of each."""
-        looks = [(picture, picture.stat()) for picture in self._pictures]
-        return files.digest([[str(picture.absolute()), look.st_size, look.st_mtime_ns] for picture, look in looks])
 
 
 def _written(question: Question) -> str:

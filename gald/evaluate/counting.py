@@ -18,6 +18,7 @@ import torch
 
 from gald import files, paths, provenance
 from gald.errors import ParamsError
+from gald.evaluate import memory
 from gald.evaluate.journal import Journal
 from gald.evaluate.predictor import Predictor
 from gald.metrics import Mask
@@ -35,6 +36,9 @@ Keep: TypeAlias = Callable[[int, Pixels, Mask], None]
 
 class Images(Protocol):
     """Images in a fixed order, each with an id, and with a truth where there is one."""
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Height and width of image `i`, without reading it."""
 
     @property
     def ids(self) -> Sequence[str]:
@@ -104,6 +108,10 @@ def count_images(
     ------
     DatasetError
         An image is damaged.
+    ParamsError
+        The protocol takes more memory than there is.
+    GaldError
+        Memory ran out.
     """
     done, total = journal.indices(), len(images.ids)
     left = [index for index in range(shared.rank, total, shared.size) if index not in done]
@@ -114,10 +122,12 @@ def count_images(
         for index in left:
             image, truth = images.verified_pixels(index)
             height, width = (image if truth is None else truth).shape[:2]
-            mask = predictor(image, (height, width))
-            keep(index, image, mask)
+            with memory.named(predictor, (height, width)):
+                mask = predictor(image, (height, width))
+                keep(index, image, mask)
             yield index, truth, mask
 
+    memory.check(name, predictor, map(images.size, left), tell=shared.rank == 0)
     counters = 0 if predictor.model.mean.device.type == "cpu" else predictor.params.threads
     told = time.monotonic()
     for number, (index, counts) in enumerate(counted(predicted(), layout, counters), 1):

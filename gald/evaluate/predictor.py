@@ -13,7 +13,7 @@ from PIL import Image
 from gald import paths
 from gald.errors import ModelError
 from gald.evaluate.explain import distribution_of, explain
-from gald.inference import channels_last, for_prediction, predict
+from gald.inference import channels_last, for_prediction, peak_bytes, predict
 from gald.metrics import Mask
 from gald.models import weights
 from gald.params import EvaluateParams, Run
@@ -50,6 +50,7 @@ class Predictor:
         self.params = params
         self.model = channels_last(weights.load(paths.weights(run.name), classes=classes).to(_device(device, place)))
         self._folded = for_prediction(self.model)
+        self._output_stride = int(run.params.model.backbone.options["output_stride"])
 
     def __call__(self, image: npt.NDArray[np.uint8], size: tuple[int, int]) -> Mask:
         """Predict the class of each pixel of a mask of `size`, uint8, from an RGB image (H, W, 3)."""
@@ -67,8 +68,17 @@ class Predictor:
             prediction = predict(self._folded, self._input(image), (prediction.shape[0], prediction.shape[1]))
         return explain(self._folded, self._input(image), prediction).packed()
 
+    def peak_bytes(self, size: tuple[int, int]) -> int:
+        """Bound the memory that an image of `size` takes on a CPU, see `gald.inference.peak_bytes`."""
+        return peak_bytes(
+            self.model.num_classes, self._input_size(size), size, self._output_stride, self.params.protocol
+        )
+
     def _input(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        return image if self.params.image_size is None else resize_image(image, self.params.image_size)
+        return resize_image(image, self._input_size((image.shape[0], image.shape[1])))
+
+    def _input_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return self.params.image_size or size
 
 
 def _device(device: str, place: int) -> torch.device:

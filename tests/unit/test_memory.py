@@ -122,3 +122,12 @@ def test_free_is_what_the_system_has_and_the_job_may_take(
 def test_where_nothing_is_said_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_PROC", tmp_path)
     assert memory.free_bytes() is None
+
+
+def test_a_process_may_have_a_limit_of_its_own() -> None:
+    probe = (
+        "import resource\nfrom gald.memory import free_bytes\nmost = 512 << 20\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most, most))\nprint(free_bytes())"
+    )
+    answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert 256 * MIB < int(answer.stdout) < 512 * MIB
