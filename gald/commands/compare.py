@@ -14,6 +14,7 @@ from gald.commands import _compare_pictures as pictures
 from gald.commands._compare_counts import Side, changes, read, remarks
 from gald.commands._compare_page import render
 from gald.commands._compare_rows import Row, Section, sections
+from gald.commands._targets import check_folder
 from gald.errors import DatasetError, ModelError, StaleMetrics
 from gald.files import write_text
 from gald.params import Run
@@ -46,12 +47,13 @@ def compare(first: Run, second: Run, out: Path) -> str:
     Raises
     ------
     ParamsError
-        They are one run, or of different benchmarks, splits or protocols.
+        They are one run, or of different benchmarks, splits or protocols; or the folder cannot be made.
     StaleMetrics
         Metrics or counts are missing, damaged, of other weights, or of different prepared data.
     DatasetError
         The split has no labels.
     """
+    check_folder("-o", out)
     one, other = read(first, second)
     resampled = paired_bootstrap(one.per_class, other.per_class)
     shown = sections(one, other)

@@ -17,6 +17,7 @@ from typing import Any
 from gald import files, locking, paths, provenance
 from gald.commands._evaluation_images import Photographs
 from gald.commands._evaluation_masks import KeptMasks, MaskFolder, SubmissionArchive
+from gald.commands._targets import check_file, check_folder
 from gald.datasets import load_spec
 from gald.datasets._objects import read_edges
 from gald.datasets._reader import PreparedSplit, Store
@@ -172,9 +173,9 @@ def _check(question: Question, split: str, labelled: bool) -> None:
         raise ParamsError(
             f"{what} has no ground truth to score: add --save-predictions FOLDER or --submission FILE.zip"
         )
-    for option, path in (("-o", question.out), ("--submission", question.submission)):
-        if path is not None and path.is_dir():
-            raise ParamsError(f"{option} {path} is a folder; name a file")
+    check_file("-o", question.out)
+    check_file("--submission", question.submission)
+    check_folder("--save-predictions", question.masks)
     if not labelled and question.out is not None:
         raise ParamsError(f"-o {question.out}: there is no ground truth, so there are no scores to write; leave it out")
 
