@@ -68,7 +68,7 @@ class MaskFolder:
     """
 
     def __init__(self, folder: Path, spec: DatasetSpec) -> None:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and any(folder.iterdir()):
             raise ParamsError(f"--save-predictions {folder}: it is not empty; name a new folder")
         self._folder = folder
         self._palette = np.array(spec.palette, np.uint8)
@@ -128,8 +128,8 @@ def _member(sample_id: str, spec: DatasetSpec) -> str:
     match = re.fullmatch(spec.submission.pattern, stem)
     if match is None:
         raise DatasetError(
-            f"--submission: {spec.title}'s server knows no image {stem!r} (its names look like "
-            f"{spec.submission.pattern}); predict the test images under their own names"
+            f"--submission: {spec.title}'s server knows no image {stem!r} (one of its names is "
+            f"{spec.submission.example}); predict the test images under their own names"
         )
     return f"{match['name']}.png"
 

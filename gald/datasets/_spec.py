@@ -122,11 +122,12 @@ class Submission:
     """What the benchmark's test server takes: a zip of 8-bit PNG masks of raw ids, one for each test image.
 
     `page` is where it is handed in, `pattern` a regular expression of the stem of an image's name, whose group ``name``
-    is the mask's stem, and `images` the size of the real test split.
+    is the mask's stem, `example` such a stem, and `images` the size of the real test split.
     """
 
     page: str
     pattern: str
+    example: str
     images: int
 
 

@@ -63,7 +63,10 @@ SPEC = DatasetSpec(
     index=index,
     read_mask=read_png_ids,
     submission=Submission(
-        page="http://sceneparsing.csail.mit.edu/eval/", pattern=r"(?P<name>ADE_test_\d{8})", images=3352
+        page="http://sceneparsing.csail.mit.edu/eval/",
+        pattern=r"(?P<name>ADE_test_\d{8})",
+        example="ADE_test_00000001",
+        images=3352,
     ),
     lookalikes=(
         Lookalike(

@@ -142,6 +142,7 @@ SPEC = DatasetSpec(
     submission=Submission(
         page="https://www.cityscapes-dataset.com/submit/",
         pattern=r"(?P<name>[^_]+_\d{6}_\d{6}).*",
+        example="berlin_000000_000019_leftImg8bit",
         images=_COUNTS["test"],
     ),
 )

@@ -70,6 +70,14 @@ def test_splits(spec: DatasetSpec) -> None:
 
 
 @every_source
+def test_what_a_test_server_takes(spec: DatasetSpec) -> None:
+    assert (spec.submission is not None) == (spec.name in ("ade20k", "cityscapes"))
+    if spec.submission is not None:
+        assert re.fullmatch(spec.submission.pattern, spec.submission.example)["name"]
+        assert spec.submission.page.startswith(("http://", "https://"))
+
+
+@every_source
 def test_archives(spec: DatasetSpec) -> None:
     assert re.search("https?://", spec.licence)  # where the terms are that a user accepts
     assert len({archive.name for archive in spec.archives}) == len(spec.archives)
