@@ -29,7 +29,10 @@ def told_elsewhere(error: E) -> E:
 
 def _speak(record: logging.LogRecord) -> bool:
     """Drop what another process tells, and say whose the rest is."""
-    rank, size = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    try:
+        rank, size = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    except ValueError:  # the verb refuses it, and must be heard
+        return True
     if size == 1:
         return True
     arguments = record.args if isinstance(record.args, tuple) else ()
