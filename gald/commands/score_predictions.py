@@ -6,8 +6,8 @@ that the benchmark does not have.
 
 from __future__ import annotations
 
-import logging
 import os
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,19 +18,22 @@ import numpy.typing as npt
 from PIL import Image
 
 from gald import files, paths, provenance
+from gald.commands._evaluation_images import listed
+from gald.commands._targets import check_file
 from gald.commands.evaluation import describe
 from gald.datasets import IGNORE_INDEX, _png, load_spec
 from gald.datasets._objects import read_edges
 from gald.datasets._reader import PreparedSplit, Store
-from gald.datasets._spec import DatasetSpec
+from gald.datasets._spec import UNKNOWN, DatasetSpec
 from gald.errors import DatasetError
+from gald.evaluate.protocol import SCORED
 from gald.evaluate.record import scored
 from gald.metrics.counts import CountTable, Layout, count_image
+from gald.prepare.images import bounded, reason
 
 Ids = Literal["train", "raw"]
-_MOST_NAMED = 20
+Tables = dict[Ids, npt.NDArray[np.uint8]]
 _KINDS = ("L", "P", "I", "I;16")
-_LOG = logging.getLogger("gald.evaluate")
 
 
 def score_predictions(
@@ -65,37 +68,59 @@ def score_predictions(
     ------
     DatasetError
         The benchmark is not prepared, the split is unlabelled, or files do not fit it: all problems at once.
+    ParamsError
+        The file for the scores cannot be written.
     """
+    check_file("-o", out)
     spec, truth = _opened(edition, dataset, split, store)
-    manifest, name = truth.manifest, truth.splits[0]
-    table = _table(spec.lookup() if ids == "raw" else None, len(manifest["classes"]))
-    found_files = _matched(folder, truth.ids)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        problems = [line for line in pool.map(lambda job: _problem(*job), _jobs(found_files, truth, table)) if line]
-        _refuse(folder, problems)
-        layout = Layout(len(manifest["classes"]) + 1, read_edges(edition, dataset))  # the last: no class was predicted
+    manifest = truth.manifest
+    num_classes = len(manifest["classes"])
+    tables: Tables = {"train": _table(None, num_classes), "raw": _table(spec.lookup(), num_classes)}
+    found, problems = _matched(folder, truth.ids)
+    there = [(path, truth.size(index)) for index, path in enumerate(found) if path is not None]
+    with bounded(), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        looked = pool.map(lambda one: _problem(one[0], one[1], ids, tables), there)
+        _refuse(folder, [*problems, *filter(None, looked)])
+        layout = Layout(num_classes + 1, read_edges(edition, dataset))  # the last: no class was predicted
 
         def count(index: int) -> dict[str, Any]:
-            return count_image(truth.verified(index).mask, table[_read(found_files[index])], layout)
+            return count_image(truth.verified(index).mask, tables[ids][_read(there[index][0])], layout)
 
         counts = CountTable.of(tuple(truth.ids), layout, pool.map(count, range(len(truth))))
-    classes = list(manifest["classes"])
-    result = scored(counts, [*classes, "no class"])
-    result["per_class"].pop()
-    result["absent"].remove("no class")
-    text = f"masks of {folder} ({ids} ids), {edition}/{dataset}, scored at the mask's size on {name}"
-    found = {
+    result = {
         "dataset": dataset,
         "edition": edition,
-        "protocol": {"name": "given", "text": text, "split": name, "classes": len(classes)},
+        "protocol": _protocol(f"{folder} ({ids} ids), {edition}/{dataset}", truth),
         "images": len(truth),
-        **result,
+        **_scored(counts, list(manifest["classes"])),
         "manifest_sha256": truth.manifest_sha256,
         "evaluation_code_digest": provenance.code_digest(),
     }
     if out is not None:
-        files.write_json(out, found)
-    return describe(found)
+        files.write_json(out, result)
+    return describe(result)
+
+
+def _protocol(what: str, truth: PreparedSplit) -> dict[str, Any]:
+    """Record how the scores come about, as far as it can be known; see `gald.evaluate.protocol`."""
+    split = truth.splits[0]
+    return {
+        "name": "given",
+        "text": f"masks of {what}, scored at the mask's size on {split}",
+        "split": split,
+        "classes": len(truth.manifest["classes"]),
+        "input_size": None,
+        **SCORED,
+        "no_class": "a pixel without a predicted class is wrong wherever the truth has one",
+    }
+
+
+def _scored(counts: CountTable, classes: list[str]) -> dict[str, Any]:
+    """Compute the scores of the classes from counts that have one more, for pixels without a predicted class."""
+    result = scored(counts, [*classes, "no class"])
+    result["per_class"].pop()
+    result["absent"].remove("no class")
+    return result
 
 
 def _opened(edition: str, dataset: str, split: str | None, store: Store) -> tuple[DatasetSpec, PreparedSplit]:
@@ -115,17 +140,17 @@ def _opened(edition: str, dataset: str, split: str | None, store: Store) -> tupl
 def _table(lookup: npt.NDArray[np.int16] | None, num_classes: int) -> npt.NDArray[np.uint8]:
     """Class of each value that a mask may hold; `num_classes` stands for none, 255 for a value that may not be."""
     table = np.full(1 << 16, IGNORE_INDEX, np.uint8)
+    table[IGNORE_INDEX] = num_classes  # unless the benchmark has a class of that number
     if lookup is None:
         table[:num_classes] = np.arange(num_classes)
-        table[IGNORE_INDEX] = num_classes
         return table
-    known = lookup >= 0
+    known = lookup != UNKNOWN
     table[: len(lookup)][known] = np.where(lookup[known] == IGNORE_INDEX, num_classes, lookup[known])
     return table
 
 
-def _matched(folder: Path, ids: list[str]) -> list[Path]:
-    """The file of each sample; all that is missing, ambiguous or superfluous is told at once."""
+def _matched(folder: Path, ids: list[str]) -> tuple[list[Path | None], list[str]]:
+    """The file of each sample, and what is missing, ambiguous or superfluous."""
     if not folder.is_dir():
         raise DatasetError(f"--predictions {folder}: no such folder")
     pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
@@ -134,24 +159,22 @@ def _matched(folder: Path, ids: list[str]) -> list[Path]:
     for path in given.values():
         by_stem.setdefault(path.stem, []).append(path)
     stems = sorted(by_stem)
-    found, problems = [], []
+    found: list[Path | None] = []
+    problems, claimed = [], set()
     for sample_id in ids:
         last = sample_id.rpartition("/")[2]
         candidates = [given[sample_id]] if sample_id in given else by_stem.get(last) or _beginning(stems, by_stem, last)
-        if len(candidates) == 1:
-            found.append(candidates[0])
-        elif not candidates:
+        found.append(candidates[0] if len(candidates) == 1 else None)
+        claimed.update(candidates)
+        if not candidates:
             problems.append(f"missing: {sample_id}.png")
-        else:
+        elif len(candidates) > 1:
             names = ", ".join(path.relative_to(folder).as_posix() for path in candidates)
             problems.append(f"ambiguous: {sample_id} might be {names}; leave one")
-    used = set(found)
-    if len(used) < len(found):
-        twice = next(path for path in used if found.count(path) > 1)
-        problems.append(f"ambiguous: {twice} would stand for several samples; name files by whole ids")
-    problems += [f"belongs to no sample: {path}" for path in pictures if path not in used]
-    _refuse(folder, problems)
-    return found
+    for path, times in Counter(path for path in found if path is not None).items():
+        if times > 1:
+            problems.append(f"ambiguous: {path} would stand for {times} samples; name files by whole ids")
+    return found, problems + [f"belongs to no sample: {path}" for path in pictures if path not in claimed]
 
 
 def _beginning(stems: Iterable[str], by_stem: dict[str, list[Path]], last: str) -> list[Path]:
@@ -159,31 +182,42 @@ def _beginning(stems: Iterable[str], by_stem: dict[str, list[Path]], last: str) 
     return [path for stem in stems if stem.startswith(last) and not stem[len(last)].isalnum() for path in by_stem[stem]]
 
 
-def _jobs(
-    found: list[Path], truth: PreparedSplit, table: npt.NDArray[np.uint8]
-) -> Iterable[tuple[Path, tuple[int, int], npt.NDArray[np.uint8]]]:
-    return ((path, truth.size(index), table) for index, path in enumerate(found))
-
-
-def _problem(path: Path, size: tuple[int, int], table: npt.NDArray[np.uint8]) -> str | None:
+def _problem(path: Path, size: tuple[int, int], ids: Ids, tables: Tables) -> str | None:
     """What is wrong with a file, or None."""
     try:
-        with Image.open(path) as picture:
-            if picture.format != "PNG":
-                return f"{path}: holds a {picture.format}, whatever its name; save masks as PNG, which keeps every id"
-            if picture.mode not in _KINDS:
-                return f"{path}: a picture of mode {picture.mode}; expected one channel that holds ids"
-            if (picture.height, picture.width) != size:
-                return f"{path}: {picture.width}x{picture.height} pixels; the mask has {size[1]}x{size[0]}"
-            if _few_bits(path):
-                return f"{path}: grey of fewer than 8 bits, which readers stretch to 255; save it with 8 bits a pixel"
-        pixels = _read(path)
-    except (OSError, ValueError, SyntaxError) as error:
-        return f"{path}: cannot be read ({error})"
+        kind = _wrong_kind(path, size)
+        pixels = _read(path) if kind is None else None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return f"{path}: has more pixels than any picture here; the mask has {size[1]}x{size[0]}"
+    except Exception as error:  # Pillow's plugins each have their own ways to say that a file is damaged
+        return f"{path}: cannot be read ({reason(error)})"
+    if pixels is None:
+        return f"{path}: {kind}"
     values = np.flatnonzero(np.bincount(pixels.ravel(), minlength=1))
-    unknown = [int(value) for value in values if value >= len(table) or table[value] == IGNORE_INDEX]
-    if unknown:
-        return f"{path}: holds {', '.join(map(str, unknown[:5]))}, which is no id of the benchmark"
+    unknown = _unknown(values, tables[ids])
+    if not unknown:
+        return None
+    other: Ids = "raw" if ids == "train" else "train"
+    hint = "" if _unknown(values, tables[other]) else f"; as {other} ids they all are: did you mean --ids {other}?"
+    return f"{path}: holds {', '.join(map(str, unknown[:5]))}, which is no {ids} id of the benchmark{hint}"
+
+
+def _unknown(values: npt.NDArray[np.integer[Any]], table: npt.NDArray[np.uint8]) -> list[int]:
+    return [int(value) for value in values if value >= len(table) or table[value] == IGNORE_INDEX]
+
+
+def _wrong_kind(path: Path, size: tuple[int, int]) -> str | None:
+    """What is wrong with a picture before its pixels are looked at, or None."""
+    with Image.open(path) as picture:
+        if picture.format != "PNG":
+            return f"holds a {picture.format}, whatever its name; save masks as PNG, which keeps every id"
+        if picture.mode not in _KINDS:
+            mode = "1 bit a pixel" if picture.mode == "1" else f"mode {picture.mode}"
+            return f"a picture of {mode}; expected one channel of 8 or 16 bits that holds ids"
+        if (picture.height, picture.width) != size:
+            return f"{picture.width}x{picture.height} pixels; the mask has {size[1]}x{size[0]}"
+    if _few_bits(path):
+        return "grey of fewer than 8 bits, which readers stretch to 255; save it with 8 bits a pixel"
     return None
 
 
@@ -204,8 +238,6 @@ def _read(path: Path) -> npt.NDArray[np.generic]:
 
 def _refuse(folder: Path, problems: list[str]) -> None:
     if problems:
-        more = [f"and {len(problems) - _MOST_NAMED} more"] if len(problems) > _MOST_NAMED else []
-        lines = "\n".join(f"  {line}" for line in [*problems[:_MOST_NAMED], *more])
         ids = folder / "ids"  # lies beside the colours where `--save-predictions` wrote the folder
         hint = f"did you mean {ids}? " if ids.is_dir() else ""
-        raise DatasetError(f"{folder}: nothing was scored, {hint}{len(problems)} problem(s):\n{lines}")
+        raise DatasetError(f"{folder}: nothing was scored, {hint}{listed(problems)}")

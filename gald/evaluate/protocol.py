@@ -6,6 +6,9 @@ from typing import Any
 
 from gald.params import EvaluateParams, ProtocolParams
 
+SCORED = {"scored_at": "the mask's own size", "ignored": "pixels that the truth ignores count nowhere"}
+"""What holds of all scores, whoever predicted."""
+
 
 def protocol(params: EvaluateParams, num_classes: int) -> dict[str, Any]:
     """Record a protocol.
@@ -30,8 +33,7 @@ def protocol(params: EvaluateParams, num_classes: int) -> dict[str, Any]:
         "classes": num_classes,
         "input_size": None if params.image_size is None else list(params.image_size),
         **inference.model_dump(mode="json", exclude={"name"}),
-        "scored_at": "the mask's own size",
-        "ignored": "pixels that the truth ignores count nowhere",
+        **SCORED,
     }
 
 

@@ -18,14 +18,17 @@ from PIL import Image
 
 from gald import cli, files, paths
 from gald.commands.evaluation import Question, evaluate_otherwise
-from gald.commands.score_predictions import score_predictions
+from gald.commands.score_predictions import _matched, _table, score_predictions
 from gald.datasets import load_spec
 from gald.datasets._reader import PreparedSplit
+from gald.datasets._spec import UNKNOWN
 from gald.errors import DatasetError, GaldError, ParamsError, StaleMetrics
 from gald.evaluate.predictor import Predictor
+from gald.evaluate.protocol import SCORED
 from gald.evaluate.run import evaluate
 from gald.metrics import count_image, scores
 from gald.params import Run
+from gald.tables.content import Protocol
 from gald.train.run import train
 from tests.unit.conftest import REPOSITORY, scene, write_samples
 
@@ -140,6 +143,11 @@ def test_kept_masks_score_what_the_run_scores(trained: Run, prepared: Path) -> N
     assert theirs["per_class"] == ours["per_class"]
     assert theirs["absent"] == ours["absent"]
     assert "masks of kept/ids (train ids), mini/camvid" in text
+    given, own = Protocol.of(theirs), Protocol.of(ours)
+    assert (given.name, given.split, given.input_size) == ("given", "test", None)
+    assert not given.same(own)  # nobody knows how they came about
+    assert {key: theirs["protocol"][key] for key in SCORED} == {key: ours["protocol"][key] for key in SCORED}
+    assert "wrong wherever the truth has one" in theirs["protocol"]["no_class"]
     assert (theirs["edition"], theirs["dataset"]) == ("mini", "camvid")
     assert all(theirs[key] == ours[key] for key in ("manifest_sha256", "evaluation_code_digest"))
     with pytest.raises(DatasetError, match=r"kept: nothing was scored, did you mean kept/ids\? "):
@@ -184,39 +192,72 @@ def test_masks_with_all_kinds_of_faults_are_listed_before_any_is_scored(prepared
     assert read(Path("whole.json"))["scores"]["mean_iou"] == 1
     (folder / "scene00.png").unlink()
     (folder / "other.png").write_bytes(png(np.zeros((48, 64), np.uint8)))
-    with pytest.raises(DatasetError) as caught:
-        score_predictions("mini", "camvid", folder, split=None, ids="train", out=None)
-    assert "2 problem(s)" in str(caught.value)
-    assert "missing: test/scene00.png" in str(caught.value)
-    assert "belongs to no sample: theirs/other.png" in str(caught.value)
-    (folder / "other.png").rename(folder / "scene00.png")
     (folder / "scene01.png").write_bytes(png(np.zeros((48, 63), np.uint8)))
     (folder / "scene02.png").write_bytes(png(np.zeros((48, 64, 3), np.uint8)))
-    (folder / "scene03.png").write_bytes(png(np.full((48, 64), 4, np.uint8)))
+    (folder / "scene03.png").write_bytes(png(np.full((48, 64), 200, np.uint8)))
     (folder / "scene04.png").write_bytes(b"no picture")
     with pytest.raises(DatasetError) as caught:
         score_predictions("mini", "camvid", folder, split=None, ids="train", out=Path("none.json"))
     for line in (
-        "4 problem(s)",
+        "6 problem(s)",
+        "missing: test/scene00.png",
+        "belongs to no sample: theirs/other.png",
         "scene01.png: 63x48 pixels; the mask has 64x48",
         "scene02.png: a picture of mode RGB",
-        "scene03.png: holds 4, which is no id",
-        "scene04.png: cannot be read",
+        "scene03.png: holds 200, which is no train id of the benchmark",
+        "scene04.png: cannot be read (not an image of a known format)",
     ):
         assert line in str(caught.value)
+    assert "--ids raw" not in str(caught.value)  # 200 is no raw id either
     assert not Path("none.json").exists()
+
+
+def png_of(kind: tuple[int, int], size: tuple[int, int], rows: bytes) -> bytes:
+    """Grey of that many bits, and of that colour type, with a header that may promise what is not there."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", size[1], size[0], *kind, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + parts + chunk(b"IEND", b"")
 
 
 def png_of_4_bits(values: np.ndarray) -> bytes:
     """Grey of 4 bits a pixel, which Pillow cannot write; two pixels a byte, each row after a filter byte of 0."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    height, width = values.shape
     rows = b"".join(b"\0" + (row[::2] << 4 | row[1::2]).astype(np.uint8).tobytes() for row in values)
-    parts = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 4, 0, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + parts + chunk(b"IEND", b"")
+    return png_of((4, 0), values.shape, rows)
+
+
+def test_damaged_masks_are_told_with_all_others(prepared: Path, recwarn: pytest.WarningsRecorder) -> None:
+    folder = theirs(prepared)
+    (folder / "scene00.png").write_bytes(png_of((8, 0), (60_000, 60_000), b""))
+    (folder / "scene01.png").write_bytes(png_of((8, 0), (10_000, 10_000), b""))  # of which Pillow only warns
+    (folder / "scene02.png").write_bytes((folder / "scene02.png").read_bytes()[:-40])
+    Image.fromarray(np.zeros((48, 64), bool)).save(folder / "scene03.png")
+    (folder / "scene04.png").unlink()
+    with pytest.raises(DatasetError) as caught:
+        score_predictions("mini", "camvid", folder, split=None, ids="train", out=None)
+    for line in (
+        "5 problem(s)",
+        "scene00.png: has more pixels than any picture here; the mask has 64x48",
+        "scene01.png: has more pixels than any picture here; the mask has 64x48",
+        "scene02.png: cannot be read (",
+        "scene03.png: a picture of 1 bit a pixel; expected one channel of 8 or 16 bits that holds ids",
+        "missing: test/scene04.png",
+    ):
+        assert line in str(caught.value)
+    assert not recwarn.list
+
+
+def test_a_file_that_stands_for_several_samples_is_no_excuse_for_others(prepared: Path) -> None:
+    folder = theirs(prepared)
+    (folder / "scene01.png").write_bytes(b"no picture")
+    ids = ["a/scene00", "b/scene00", "scene01"]
+    found, problems = _matched(folder, ids)
+    assert found == [folder / "scene00.png"] * 2 + [folder / "scene01.png"]
+    assert problems[0] == "ambiguous: theirs/scene00.png would stand for 2 samples; name files by whole ids"
+    assert len(problems) == 4  # and three belong to no sample
 
 
 def test_masks_that_readers_would_change_are_told(prepared: Path) -> None:
@@ -275,6 +316,28 @@ def test_raw_ids_are_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert read(Path("scores.json"))["scores"]["mean_iou"] == 1
     score_predictions("mini", "cityscapes", Path("theirs"), split=None, ids="train", out=Path("scores.json"))
     assert read(Path("scores.json"))["scores"]["mean_iou"] == 0
+    for sample in PreparedSplit(folder, ["val"]):
+        answer = raw[sample.mask]
+        answer[:, :10] = 255  # no raw id of the benchmark
+        files.write_bytes(Path("theirs") / f"{sample.id}.png", png(answer))
+    score_predictions("mini", "cityscapes", Path("theirs"), split=None, ids="raw", out=Path("scores.json"))
+    found = read(Path("scores.json"))["scores"]
+    assert 0.7 < found["pixel_accuracy"] < 0.9
+    first = next(iter(PreparedSplit(folder, ["val"])))
+    files.write_bytes(Path("theirs") / f"{first.id}.png", png(np.full_like(first.mask, 26)))
+    with pytest.raises(DatasetError, match=r"holds 26, which is no train id .* as raw ids they all are: did you mean"):
+        score_predictions("mini", "cityscapes", Path("theirs"), split=None, ids="train", out=None)
+    files.write_bytes(Path("theirs") / f"{first.id}.png", png(np.full_like(first.mask, 200)))
+    with pytest.raises(DatasetError, match=r"holds 200, which is no raw id of the benchmark$"):
+        score_predictions("mini", "cityscapes", Path("theirs"), split=None, ids="raw", out=None)
+
+
+def test_255_is_the_benchmarks_where_it_has_a_class_of_that_number() -> None:
+    lookup = np.full(300, UNKNOWN, np.int16)
+    lookup[[7, 255, 256]] = 0, 1, 255
+    table = _table(lookup, 2)
+    assert [int(table[value]) for value in (7, 255, 256, 8)] == [0, 1, 2, 255]
+    assert _table(lookup[:255], 2)[255] == 2
 
 
 # What has no truth.
@@ -329,7 +392,8 @@ def test_a_test_server_gets_raw_ids_under_its_own_names(
     evaluate_otherwise(trained, Question(images=folder, submission=Path("out/handed-in.zip")))
     assert Path("out/handed-in.zip").read_bytes() == first
     (folder / "holiday.png").write_bytes(png(picture))
-    with pytest.raises(DatasetError, match=f"{spec.title}'s server knows no image 'holiday'"):
+    known = rf"{spec.title}'s server knows no image 'holiday' \(one of its names is {spec.submission.example}\)"
+    with pytest.raises(DatasetError, match=known):
         evaluate_otherwise(trained, Question(images=folder, submission=Path("out/other.zip")))
     assert not Path("out/other.zip").exists()
 
@@ -343,7 +407,10 @@ def test_a_test_server_gets_raw_ids_under_its_own_names(
         (Question(images=Path("nowhere"), masks=Path("kept")), "--images nowhere: no such folder"),
         (Question(submission=Path("x.zip")), "CamVid has no test server"),
         (Question(masks=Path("params")), "--save-predictions params: it is not empty"),
+        (Question(masks=Path("params/base.yaml")), r"--save-predictions params/base\.yaml is a file; name a folder"),
+        (Question(masks=Path("params/base.yaml/x")), r"base\.yaml is a file, so nothing can lie in it"),
         (Question(protocol="sliding", out=Path("params")), "-o params is a folder; name a file"),
+        (Question(out=Path("params/base.yaml/scores.json")), r"base\.yaml is a file, so nothing can lie in it"),
     ],
 )
 def test_a_question_that_cannot_be_answered_is_refused_before_anything_is_predicted(
@@ -404,6 +471,35 @@ def test_pictures_whose_masks_would_have_one_name_are_refused(trained: Run) -> N
     assert not Path("kept").exists()
 
 
+def test_pictures_that_are_none_are_told_before_any_is_predicted(
+    trained: Run, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    whole = png(np.full((40, 52, 3), 9, np.uint8))
+    for name, content in {
+        "a.png": whole,
+        "b.png": b"no picture",
+        "c.png": png_of((8, 0), (60_000, 60_000), b""),
+        "d.png": png_of((8, 0), (10_000, 10_000), b""),
+        "e.png": whole[:-30],
+    }.items():
+        files.write_bytes(Path("images") / name, content)
+    real = Predictor.__call__
+    monkeypatch.setattr(Predictor, "__call__", None)
+    with pytest.raises(DatasetError) as caught:
+        evaluate_otherwise(trained, Question(images=Path("images"), masks=Path("kept")))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "--images images: nothing was predicted, 3 problem(s):"
+    assert lines[1] == "  images/b.png: cannot be read as a picture (not an image of a known format)"
+    assert [line.partition(":")[0] for line in lines[2:]] == ["  images/c.png", "  images/d.png"]
+    for name in "bcd":
+        (Path("images") / f"{name}.png").unlink()
+    monkeypatch.setattr(Predictor, "__call__", real)
+    with pytest.raises(DatasetError, match=r"images/e\.png: cannot be read as a picture \("):
+        evaluate_otherwise(trained, Question(images=Path("images"), masks=Path("kept")))
+    assert not Path("kept").exists()
+    assert not recwarn.list
+
+
 def test_an_untrained_run_answers_nothing(trained: Run) -> None:
     paths.weights(trained.name).write_bytes(b"others")
     with pytest.raises(StaleMetrics, match=r"is not what .* promises"):
@@ -448,3 +544,20 @@ def test_of_several_processes_the_first_tells_how_far_the_suite_is(
     monkeypatch.setenv("RANK", rank)
     assert cli.main(["evaluate", "mini/cityscapes/psp-seed1"]) == 0
     assert ("runs trained" in capsys.readouterr().err) == tells
+
+
+@pytest.mark.parametrize("question", [[], ["--protocol", "whole"]])
+@pytest.mark.parametrize(("name", "value"), [("WORLD_SIZE", "a"), ("RANK", "first"), ("LOCAL_RANK", "")])
+def test_processes_that_are_no_number_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    question: list[str],
+    name: str,
+    value: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REPOSITORY / "params", "params")
+    monkeypatch.setenv(name, value)
+    assert cli.main(["evaluate", "mini/cityscapes/psp-seed1", *question]) == 2
+    assert "RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers (" in capsys.readouterr().err
