@@ -20,6 +20,7 @@ from gald.bench._evaluate_counting import (
 from gald.bench._evaluate_pairs import drawn_pair, write_pairs
 from gald.errors import GaldError
 from gald.metrics import confusion_matrix, scores
+from tests.optional import need
 
 SIZE = (60, 90)
 
@@ -86,6 +87,6 @@ def test_processes_of_their_own_find_the_works(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(evaluate, "bootstrap", lambda: "bootstrap\n")
     report = evaluate.bench()
     assert report.endswith("\n\nsliding\n\nbootstrap\n")
-    pytest.importorskip("cityscapesscripts")
+    need("cityscapesscripts")
     assert sum(report.count(f"{met} |") for met in ("yes", "NO", "not measured")) == 2 * (4 + 1 + 4)
     assert "pyquaternion" not in sys.modules

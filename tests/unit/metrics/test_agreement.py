@@ -1,7 +1,6 @@
 """The same figures as the field's own evaluators."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from gald._torchvision import import_with_torchvision
 from gald.datasets.cityscapes import SPEC
 from gald.metrics import confusion_matrix, scores
+from tests.optional import need
 from tests.unit.metrics.cityscapes import GOLDEN, evaluated, evaluator, pairs
 from tests.unit.metrics.scenes import drawn_pair
 
@@ -42,7 +42,7 @@ def test_recorded_figures_of_the_official_cityscapes_evaluator(ours: np.ndarray)
 
 @pytest.mark.slow
 def test_the_official_cityscapes_evaluator(ours: np.ndarray, tmp_path: Path) -> None:
-    pytest.importorskip("cityscapesscripts")
+    need("cityscapesscripts")
     found = evaluated(evaluator(), tmp_path)
     check(found, ours)
     assert found == json.loads(GOLDEN.read_text(encoding="utf-8"))
@@ -51,8 +51,7 @@ def test_the_official_cityscapes_evaluator(ours: np.ndarray, tmp_path: Path) -> 
 @pytest.mark.slow  # for the seconds that the import takes
 @pytest.mark.parametrize("num_classes", [2, 19, 171])
 def test_torchmetrics(num_classes: int) -> None:
-    if find_spec("torchmetrics") is None:
-        pytest.skip("torchmetrics is not installed")
+    need("torchmetrics")
     functional = import_with_torchvision("torchmetrics.functional.classification")
     drawn = [drawn_pair(seed, num_classes, (40, 50)) for seed in range(4)]
     truth, prediction = (torch.from_numpy(np.stack(one)).long() for one in zip(*drawn, strict=True))
@@ -64,6 +63,9 @@ def test_torchmetrics(num_classes: int) -> None:
     present = ~np.isnan(found.iou)
     iou = functional.multiclass_jaccard_index(prediction, truth, average="none", **asked)
     np.testing.assert_allclose(found.iou[present], iou[present], rtol=1e-6)
+    mean_iou = functional.multiclass_jaccard_index(prediction, truth, average="macro", **asked)
+    extra = int(((confusion.sum(1) == 0) & (confusion.sum(0) > 0)).sum())  # predicted, never true: there 0, here absent
+    assert found.mean_iou == pytest.approx(float(mean_iou) * (present.sum() + extra) / present.sum(), rel=1e-6)
     accuracy = functional.multiclass_accuracy(prediction, truth, average="none", **asked)
     np.testing.assert_allclose(found.accuracy[present], accuracy[present], rtol=1e-6)
     pixel_accuracy = functional.multiclass_accuracy(prediction, truth, average="micro", **asked)
