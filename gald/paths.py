@@ -176,9 +176,14 @@ def evaluation_dir(run: str) -> Path:
     return STATE / "evaluations" / run
 
 
-def question_dir(run: str, identity: str) -> Path:
-    """Folder of what a question of its own about a run has counted, by the digest of what decides the counts."""
-    return STATE / "questions" / run / identity[:16]
+def questions_dir(run: str) -> Path:
+    """Folder of what questions of their own about a run have counted, a folder for each state of weights and code."""
+    return STATE / "questions" / run
+
+
+def question_dir(run: str, state: str, identity: str) -> Path:
+    """Folder of one of them, by the digests of weights and code, and of all that decides the counts."""
+    return questions_dir(run) / state[:16] / identity[:16]
 
 
 def trial_dir(run: str) -> Path:

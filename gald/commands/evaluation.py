@@ -8,6 +8,7 @@ the processes share the images, and the first writes what was asked for when all
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from gald.datasets._objects import read_edges
 from gald.datasets._reader import PreparedSplit, Store
 from gald.datasets._spec import DatasetSpec
 from gald.errors import ParamsError
-from gald.evaluate.counting import Images, Pixels, Place, count_images, identity, place
+from gald.evaluate.counting import Images, Pixels, Place, count_images, identity, place, state
 from gald.evaluate.journal import Journal
 from gald.evaluate.predictor import Predictor
 from gald.evaluate.protocol import protocol
@@ -103,7 +104,7 @@ def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -
     content = split.manifest_sha256 if photographs is None else photographs.digest()
     made_of = files.digest([identity(run, params, content, layout), bool(writers)])
     everything, found = range(len(images.ids)), None
-    with torch_threads(params.threads), _under_way(run.name, made_of, layout, shared) as journal:
+    with torch_threads(params.threads), _under_way(run, made_of, layout, shared) as journal:
         predictor, kept = Predictor(run, params, split.manifest["classes"], shared.local), KeptMasks(journal.folder)
         keep = kept.keep if writers else _keep_nothing
         count_images(run.name, images, predictor, journal, layout, shared, keep)
@@ -122,13 +123,27 @@ def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -
 
 
 @contextmanager
-def _under_way(name: str, made_of: str, layout: Layout, shared: Place) -> Iterator[Journal]:
+def _under_way(run: Run, made_of: str, layout: Layout, shared: Place) -> Iterator[Journal]:
     """Open what is known of the answer; the first of several processes has it to itself."""
-    lock = locking.held(f"questions/{name}/{made_of[:16]}", wait_s=locking.WAIT_S)
-    folder = paths.question_dir(name, made_of)
+    now = state(run)
+    lock = locking.held(_lock(run.name, made_of[:16]), wait_s=locking.WAIT_S)
+    folder = paths.question_dir(run.name, now, made_of)
     with lock if shared.rank == 0 else nullcontext():
+        if shared.rank == 0:
+            _drop_stale(run.name, now)
         with Journal(folder, made_of, layout, shared.rank, shared.size, shared.group) as journal:
             yield journal
+
+
+def _drop_stale(name: str, now: str) -> None:
+    """Remove what stopped questions have left that no command goes on with: weights or code have changed since."""
+    for folder in paths.questions_dir(name).glob("*"):
+        if folder.name != now[:16] and not any(locking.is_held(_lock(name, one.name)) for one in folder.glob("*")):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lock(name: str, question: str) -> str:
+    return f"questions/{name}/{question}"
 
 
 def _found(run: Run, params: EvaluateParams, split: PreparedSplit, table: CountTable) -> dict[str, Any]:

@@ -78,10 +78,13 @@ def place() -> Place:
 
 def identity(run: Run, params: EvaluateParams, images: str, layout: Layout) -> str:
     """Digest of all that decides what is counted, as 64 hex digits; `images` is a digest of what they are."""
-    run_sha256, code = files.sha256(paths.run_json(run.name)), provenance.code_digest()
+    return files.digest([state(run), images, params.model_dump(mode="json"), list(layout.area_edges)])
+
+
+def state(run: Run) -> str:
+    """Digest of who counts, as 64 hex digits: a run's weights, the code and its libraries."""
     libraries = [torch.__version__, np.__version__]  # their last bits may differ: half of each would be neither
-    asked = params.model_dump(mode="json")
-    return files.digest([run_sha256, images, asked, list(layout.area_edges), code, libraries])
+    return files.digest([files.sha256(paths.run_json(run.name)), provenance.code_digest(), libraries])
 
 
 def count_images(

@@ -11,12 +11,13 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gald import cli, files, paths
+from gald import cli, files, locking, paths
 from gald.commands.evaluation import Question, evaluate_otherwise
 from gald.commands.score_predictions import _matched, _table, score_predictions
 from gald.datasets import load_spec
@@ -85,6 +86,30 @@ def test_a_question_that_was_stopped_goes_on(trained: Run, monkeypatch: pytest.M
     assert len(asked) == 4 + 2  # three of five images were counted before
     assert (Path("scores.json").read_bytes(), contents(Path("kept"))) == expected
     assert not any(path.is_file() for path in Path(".gald/questions").rglob("*"))
+
+
+def test_what_a_stopped_question_left_goes_once_the_code_has_changed(
+    trained: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left() -> set[Path]:
+        return {path.parent for path in Path(".gald/questions").rglob("*.counts")}
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Predictor, "__call__", Mock(side_effect=KeyboardInterrupt))
+        for name in ("multi_scale", "sliding"):
+            with pytest.raises(KeyboardInterrupt):
+                evaluate_otherwise(trained, Question(protocol=name))
+    before = left()
+    assert len(before) == 2
+    evaluate_otherwise(trained, Question(protocol="whole"))
+    assert left() == before  # the same commands would go on
+    monkeypatch.setattr("gald.provenance.code_digest", lambda: "c" * 64)
+    held = next(path.parent.name for path in before)
+    with locking.held(f"questions/{trained.name}/{held}", wait_s=0):  # of a process that goes on with the code it has
+        evaluate_otherwise(trained, Question(protocol="whole"))
+        assert left() == before
+    evaluate_otherwise(trained, Question(protocol="whole"))
+    assert not left()
 
 
 def test_counts_alone_do_not_stand_for_masks(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
