@@ -129,7 +129,7 @@ def _networks(what: Sequence[str], size: tuple[int, int] | None) -> Iterator[_Ro
 
 def _network(run: Run) -> Callable[[], nn.Module]:
     params = unpretrained(run.params.model.model_dump(mode="json"))  # weights change no figure
-    return lambda: build_segmentor(params, len(load_spec(run.dataset).classes))
+    return lambda: build_segmentor(params, len(load_spec(run.dataset, run.params.source).classes))
 
 
 def _modules(channels: int, size: tuple[int, int]) -> Iterator[_Row]:

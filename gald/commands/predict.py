@@ -109,7 +109,8 @@ class Predictor:
             raise ParamsError("--device is 'cuda', but torch finds no CUDA device; leave it out")
         spec = None if dataset is None else load_spec(*dataset.split("/", 1))
         model = weights_file.load(weights, classes=None if spec is None else spec.class_names)
-        spec = spec or next((one for one in map(load_spec, names()) if one.class_names == model.class_names), None)
+        forms = (form for name in names() for form in load_spec(name).sources.values())
+        spec = spec or next((form for form in forms if form.class_names == model.class_names), None)
         colours = voc_palette(model.num_classes) if spec is None else spec.palette
         self.palette: Pixels = np.array(colours, dtype=np.uint8)
         self.raw_ids = _raw_ids(spec, weights) if raw_ids else None

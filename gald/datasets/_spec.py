@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # numpy is imported where arrays are made, so that a SPEC is 
     import numpy.typing as npt
 
 UNKNOWN = -1
+_MOST_NAMED = 10
 """Entry of the lookup table for a raw id that the benchmark does not define."""
 
 _CLASSES = Path(__file__).parent / "classes"
@@ -248,7 +249,7 @@ class DatasetSpec:
 
         merged = next((info for info in self.classes if len(info.raw_ids) > 1), None)
         if merged is not None:
-            several = ", ".join(map(str, merged.raw_ids))
+            several = ", ".join(map(str, merged.raw_ids[:_MOST_NAMED])) + ", ..." * (len(merged.raw_ids) > _MOST_NAMED)
             raise DatasetError(
                 f"{self.name}/{self.source}: class {merged.name} stands for the raw ids {several}, and a prediction "
                 "cannot tell which; leave raw ids out, or name another source"

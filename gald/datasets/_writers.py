@@ -43,7 +43,12 @@ def draw_archives(dataset: str, folder: Path, seed: int, source: str | None = No
     writers: Mapping[str, Mapping[str, Callable[[Path, int], None]]] = {
         "cityscapes": {"fine": cityscapes_fine, "coarse": cityscapes_coarse},
         "ade20k": {"challenge": ade20k},
-        "pascal_context": {"json": pascal_context_json, "mat": pascal_context_mat},
+        "pascal_context": {
+            "json": pascal_context_json,
+            "json-60": pascal_context_json,
+            "mat": pascal_context_mat,
+            "mat-60": pascal_context_mat,
+        },
         "camvid": {"segnet": camvid_segnet, "original": camvid_original},
         "coco_stuff10k": {"v1.1": coco_stuff10k},
     }

@@ -1,4 +1,4 @@
-"""Pascal Context with 59 classes: VOC 2010 photographs, labelled everywhere.
+"""Pascal Context with 59 classes, or with the background as a sixtieth: VOC 2010 photographs, labelled everywhere.
 
 There are two sets of masks, and they differ, and so do their counts. The source ``json`` is ``trainval_merged.json``,
 which the literature has used since EncNet: 4996 training and 5104 validation images; a mask is painted from an image's
@@ -8,7 +8,10 @@ ignored by name. Those names (``classes/pascal_context_459.csv``) are the ones o
 agree in shelhamer/fcn.berkeleyvision.org and in mseg-api.
 
 Train ids follow ascending raw ids, which both sources share; pixels without a label are background, ignored in the
-59-class protocol.
+59-class protocol. In the 60-class one, of the sources ``json-60`` and ``mat-60``, the background is class 0 and counts
+in the mean; of the original label maps it is all that is none of the 59, as for the FCNs whose code is published
+(shelhamer/fcn.berkeleyvision.org, ``pascalcontext_layers.py``). HRNet-W48 has 54.1 with 59 classes and 48.3 with 60
+(its README): numbers of the two are never compared.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gald.datasets._raw import read_list, read_mat_ids, read_table
-from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, Segment, read_classes
+from gald.datasets._spec import Archive, ClassInfo, DatasetSpec, Lookalike, RawSample, Segment, read_classes
 from gald.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ _JSON = "trainval_merged.json"
 _COUNTS = {"train": 4996, "val": 5104}  # the JSON's third phase, test, has no annotation
 _MAT_COUNTS = {"train": 4998, "val": 5105}
 _BACKGROUND = {0: "background"}
+_BLACK = (0, 0, 0)  # what the colours of the 59 leave free
 _IMAGES = r"JPEGImages/[^/]+\.jpg"
 _LISTS = r"ImageSets/Main/(train|val)\.txt"
 
@@ -139,6 +143,18 @@ def read_mat_mask(sample: RawSample) -> npt.NDArray[np.generic]:
     return read_mat_ids(sample, "LabelMap")
 
 
+def _with_background(spec: DatasetSpec) -> DatasetSpec:
+    """The same masks in the 60-class protocol."""
+    background = ClassInfo("background", _BLACK, tuple(sorted(spec.ignored)))
+    return replace(
+        spec,
+        source=f"{spec.source}-60",
+        about_source=f"{spec.about_source}, with the background as class 0 of 60",
+        classes=(background, *spec.classes),
+        ignored={},
+    )
+
+
 _VOC = Archive(
     name="VOCtrainval_03-May-2010.tar",
     urls=("http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",),
@@ -211,4 +227,4 @@ _MAT = replace(
         ),
     ),
 )
-SPEC = replace(SPEC, alternatives=(_MAT,))
+SPEC = replace(SPEC, alternatives=(_MAT, _with_background(SPEC), _with_background(_MAT)))

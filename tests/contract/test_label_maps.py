@@ -60,12 +60,17 @@ RAW_IDS: dict[tuple[str, str], list[tuple[int, ...]]] = {
 """Raw ids of each train id, typed from the benchmarks' own documents, apart from the class lists."""
 RAW_IDS["cityscapes", "coarse"] = RAW_IDS["cityscapes", "fine"]
 RAW_IDS["pascal_context", "mat"] = RAW_IDS["pascal_context", "json"]
+_UNLABELLED = (0, *(raw for raw in range(1, 460) if str(raw) not in _PASCAL.split()))
+RAW_IDS["pascal_context", "json-60"] = [(0,), *RAW_IDS["pascal_context", "json"]]
+RAW_IDS["pascal_context", "mat-60"] = [_UNLABELLED, *RAW_IDS["pascal_context", "mat"]]
 IGNORED = {
     ("cityscapes", "fine"): {0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30},
     ("cityscapes", "coarse"): {0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30},
     ("ade20k", "challenge"): {0},
     ("pascal_context", "json"): {0},
     ("pascal_context", "mat"): set(range(460)) - {int(raw) for raw in _PASCAL.split()},
+    ("pascal_context", "json-60"): set(),
+    ("pascal_context", "mat-60"): set(),
     ("camvid", "segnet"): {11},
     ("camvid", "original"): {30},
     ("coco_stuff10k", "v1.1"): {0},
@@ -104,8 +109,9 @@ def test_the_lists_are_the_ones_that_were_checked() -> None:
 @every_source
 def test_classes_and_ids_both_ways(spec: DatasetSpec) -> None:
     expected, ignored = RAW_IDS[spec.name, spec.source], IGNORED[spec.name, spec.source]
-    assert len(spec.classes) == len(spec.class_names) == len(spec.palette) == CLASSES[spec.name] == len(expected)
-    assert len(set(spec.class_names)) == CLASSES[spec.name]
+    classes = CLASSES[spec.name] + spec.source.endswith("-60")
+    assert len(spec.classes) == len(spec.class_names) == len(spec.palette) == classes == len(expected)
+    assert len(set(spec.class_names)) == classes
     assert [tuple(sorted(info.raw_ids)) for info in spec.classes] == expected
     assert set(spec.ignored) == ignored
     lookup = spec.lookup()
@@ -113,17 +119,31 @@ def test_classes_and_ids_both_ways(spec: DatasetSpec) -> None:
     for raw in range(1000):
         found = lookup[raw] if raw < len(lookup) else UNKNOWN
         assert found == back.get(raw, IGNORE_INDEX if raw in ignored else UNKNOWN)
-    assert set(np.unique(lookup)) - {UNKNOWN} == {*range(CLASSES[spec.name]), IGNORE_INDEX}
+    assert set(np.unique(lookup)) - {UNKNOWN} == {*range(classes), *([IGNORE_INDEX] if ignored else [])}
 
 
 @every_source
 def test_the_class_lists_say_the_same(spec: DatasetSpec) -> None:
-    rows = table(spec.name)
+    rows, extra = table(spec.name), spec.source.endswith("-60")
     assert [int(row["index"]) for row in rows] == list(range(CLASSES[spec.name]))
-    assert tuple(row["name"] for row in rows) == spec.class_names
-    assert tuple(tuple(int(row[key]) for key in ("red", "green", "blue")) for row in rows) == spec.palette
+    assert tuple(row["name"] for row in rows) == spec.class_names[extra:]
+    assert tuple(tuple(int(row[key]) for key in ("red", "green", "blue")) for row in rows) == spec.palette[extra:]
     if spec.source != "original":  # whose raw ids are those of camvid_32.csv
-        assert [tuple(map(int, row["raw_ids"].split())) for row in rows] == RAW_IDS[spec.name, spec.source]
+        assert [tuple(map(int, row["raw_ids"].split())) for row in rows] == RAW_IDS[spec.name, spec.source][extra:]
+
+
+@pytest.mark.parametrize(("source", "unlabelled"), [("json-60", 1), ("mat-60", 401)])
+def test_the_background_may_be_a_class_that_counts(source: str, unlabelled: int) -> None:
+    spec, usual = load_spec("pascal_context", source), load_spec("pascal_context", source[:-3])
+    first = spec.classes[0]
+    assert (first.name, first.colour) == ("background", (0, 0, 0))
+    assert len(first.raw_ids) == len(usual.ignored) == unlabelled
+    assert spec.classes[1:] == usual.classes
+    assert not spec.ignored
+    seen, shifted = usual.lookup().astype(int), spec.lookup()
+    known = seen != UNKNOWN
+    assert (shifted[known] == np.where(seen == IGNORE_INDEX, 0, seen + 1)[known]).all()
+    assert (shifted[~known] == UNKNOWN).all()
 
 
 def test_names_stand_at_their_ids() -> None:

@@ -90,6 +90,14 @@ def test_raw_ids_are_the_benchmarks_own(name: str, mode: str, first: int, last: 
     assert (table.min(), table.max()) == (first, last)
 
 
+def test_classes_of_another_published_form_are_known_too() -> None:
+    spec = load_spec("pascal_context", "json-60")
+    found = Predictor(save(Path("weights"), spec.class_names), dataset=None, raw_ids=True, device="cpu")
+    assert found.palette[:2].tolist() == [[0, 0, 0], [128, 0, 0]]
+    assert found.raw_ids is not None
+    assert found.raw_ids[:3].tolist() == [0, 2, 9]
+
+
 def test_classes_of_no_benchmark_get_generated_colours() -> None:
     weights = save(Path("weights"), ("ground", "cloud"))
     assert predict([picture("a.png")], weights, Path("out")) == []
