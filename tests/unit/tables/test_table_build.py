@@ -204,6 +204,13 @@ def test_published_numbers_do_not_stand_beside_drawn_scenes(workplace):
     assert "0.6105" not in read(suite, "csv")
 
 
+def test_published_numbers_do_not_stand_beside_another_published_form(full):
+    for run in full.runs:
+        rewrite(paths.metrics(run.name), source={"name": "original", "about": "as of 60 classes instead of 59"})
+    build_table(full, "components")
+    assert "61.05" not in read(full, "md")
+
+
 def test_a_row_scored_by_another_protocol_is_marked_and_not_compared(suite):
     for run in suite.runs[3:]:
         rewrite(paths.metrics(run.name), protocol=SLIDING)
