@@ -17,7 +17,7 @@ from gald.inference import channels_last, for_prediction, predict
 from gald.metrics import Mask
 from gald.models import weights
 from gald.params import EvaluateParams, Run
-from gald.transforms import resize_image
+from gald.transforms import resize_image, scaled_size
 
 
 class Predictor:
@@ -68,7 +68,7 @@ class Predictor:
         return explain(self._folded, self._input(image), prediction).packed()
 
     def _input(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        return image if self.params.image_size is None else resize_image(image, self.params.image_size)
+        return resize_image(image, scaled_size((image.shape[0], image.shape[1]), self.params.image_size))
 
 
 def _device(device: str, place: int) -> torch.device:

@@ -13,6 +13,7 @@ from gald.params._runs import Run
 from gald.params._scores import COSTS, SCORES, WIDTHS
 from gald.params._sections import (
     AuxHead,
+    Box,
     Choice,
     DownloadParams,
     EvaluateParams,
@@ -24,6 +25,7 @@ from gald.params._sections import (
     Section,
     TrainParams,
     ValidationParams,
+    input_in_words,
 )
 from gald.params._suites import (
     Suite,
@@ -41,6 +43,7 @@ __all__ = [
     "SCORES",
     "WIDTHS",
     "AuxHead",
+    "Box",
     "Cell",
     "Choice",
     "Comparison",
@@ -64,6 +67,7 @@ __all__ = [
     "ValidationParams",
     "data_params",
     "find_run",
+    "input_in_words",
     "load_protocol",
     "load_suite",
     "load_table",

@@ -12,7 +12,7 @@ from gald.errors import ParamsError
 from gald.params._merge import read_yaml
 from gald.params._protocols import protocol_names
 from gald.params._scores import COSTS, SCORES
-from gald.params._sections import Section, Size
+from gald.params._sections import Box, Section, Size
 from gald.params._validate import validated
 
 RowName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]  # part of paths, and of what a wildcard may take
@@ -55,7 +55,7 @@ class Published(Section):
     # The same as evaluate's params say it. Ours is subtracted only where all three are alike; null: never.
     protocol_name: str | None = None
     split: str | None = None
-    input_size: Size | None = None  # null = native
+    input_size: Size | Box | None = None  # null = native
     source: str
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gald.params import COSTS, Published
+from gald.params import COSTS, Box, Published
 from gald.tables.statistics import LEVEL, Difference, Spread
 
 MEASURES = {name: COSTS[name] for name in ("peak_memory", "latency")}
@@ -81,8 +81,8 @@ class Protocol:
     name, text : str
         Among the params' protocols, and in words.
     split : str
-    input_size : tuple of int or None
-        Height and width of the network's input; None for the image's own.
+    input_size : tuple of int, Box or None
+        Height and width of the network's input, or the box it is fitted into; None for the image's own.
     meaning : str
         All that decides the scores, as canonical JSON: two protocols are one where this is the same.
     """
@@ -90,7 +90,7 @@ class Protocol:
     name: str
     text: str
     split: str
-    input_size: tuple[int, int] | None
+    input_size: tuple[int, int] | Box | None
     meaning: str
 
     @classmethod
@@ -99,7 +99,8 @@ class Protocol:
         fields = dict(metrics["protocol"])
         name, text, size = fields.pop("name"), fields.pop("text"), fields["input_size"]
         meaning = json.dumps(fields, sort_keys=True)
-        return cls(name, text, fields["split"], (size[0], size[1]) if size else None, meaning)
+        input_size = Box.model_validate(size) if isinstance(size, dict) else (size[0], size[1]) if size else None
+        return cls(name, text, fields["split"], input_size, meaning)
 
     def same(self, other: Protocol) -> bool:
         """Whether scores of both may stand in one column."""
