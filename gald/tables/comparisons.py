@@ -2,7 +2,8 @@
 
 The main comparison is named in the table's params before any run. On one benchmark it is one test and stands as it is;
 on several, its tests are a family of their own. All that the table compares besides, the named pair's other scores and
-the pairs listed as contrasts, are a second family. Within a family the p values are corrected as Holm (1979) does.
+the pairs listed as contrasts, are a second family. Within a family the p values of the t tests are corrected as Holm
+(1979) does. The sign-flip tests are not: each is asked beside, which can only make false verdicts rarer.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from dataclasses import replace
 
 from gald.params import SCORES, Table
 from gald.tables.content import Comparison, Content, Line
-from gald.tables.significance import holm
-from gald.tables.statistics import MIN_SEEDS, difference, points, verdict
+from gald.tables.significance import holm, t_bound
+from gald.tables.statistics import LEVEL, MIN_SEEDS, difference, points, verdict
 
 FAMILY = (
-    "Rows are called higher or lower by p values that are corrected as in Holm (1979) among the {count} comparisons "
-    "other than the main one; each is the t test's, from six seeds on the larger of it and the sign-flip test's."
+    "Rows are called higher or lower by the t test's p values, corrected as in Holm (1979) among the {count} "
+    "comparisons other than the main one; from six seeds on each must pass its own sign-flip test too, at {level:g}."
+)
+FIRST = (
+    "Not distinguishable means not shown, which is not the same as equal: of {count} p values the smallest must be "
+    "{p:.2g} or less before correction, {bounds}."
 )
 
 
@@ -58,7 +63,7 @@ def _pairs(lines: Sequence[Line], row: str, than: str) -> Iterator[tuple[Line, L
 
 
 def corrected(family: Iterable[Comparison], *, alone: bool = False) -> tuple[Comparison, ...]:
-    """Correct the p values of a family.
+    """Correct the p values of a family's t tests.
 
     Parameters
     ----------
@@ -68,7 +73,7 @@ def corrected(family: Iterable[Comparison], *, alone: bool = False) -> tuple[Com
         Whether a family of one is marked as corrected too.
     """
     listed = list(family)
-    tested = {place: one.change.p_value for place, one in enumerate(listed) if one.change is not None}
+    tested = {place: one.change.t_test for place, one in enumerate(listed) if one.change is not None}
     known = {place: p for place, p in tested.items() if p is not None}
     if len(known) > 1 or alone:
         for place, adjusted in zip(known, holm(list(known.values())), strict=True):
@@ -118,6 +123,7 @@ def notes(content: Content) -> Iterator[str]:
     tests = sum(one.adjusted is not None for one in content.comparisons)
     if tests:
         yield f"The named comparison is {tests} tests, one a benchmark: p values corrected among them (Holm 1979)."
+        yield _first(content.comparisons)
     if not content.others:
         return
     if content.layout != "scores":
@@ -126,8 +132,17 @@ def notes(content: Content) -> Iterator[str]:
     if count == 1:
         yield "One comparison beside the main one was tested: there is nothing to correct for."
     elif count:
-        yield FAMILY.format(count=count)
+        yield FAMILY.format(count=count, level=LEVEL)
+        yield _first(content.others)
     elif all(not one.obstacle and (one.change is None or len(one.change.seeds) < MIN_SEEDS) for one in content.others):
         yield f"No comparison was tested: a verdict about a method takes {MIN_SEEDS} seeds of both rows."
     else:
         yield "No comparison beside the main one was tested; each says why."
+
+
+def _first(family: Iterable[Comparison]) -> str:
+    """Say what the first verdict of a family takes, so that its absence is not read as equality."""
+    seeds = [len(one.change.seeds) for one in family if one.change is not None and one.adjusted is not None]
+    level = LEVEL / len(seeds)
+    bounds = (f"an absolute t of {t_bound(n, level):.3g} with {n} seeds" for n in sorted(set(seeds)))
+    return FIRST.format(count=len(seeds), p=level, bounds=", ".join(bounds))

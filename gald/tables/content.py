@@ -171,8 +171,8 @@ class Comparison:
     obstacle : str
         Empty if there is none.
     adjusted : float or None
-        p value corrected for the other comparisons of its family, see `gald.tables.comparisons`; None where the family
-        is this one alone, or the seeds are too few for a test.
+        p value of the t test, corrected for the other comparisons of its family, see `gald.tables.comparisons`; None
+        where the family is this one alone, or the seeds are too few for a test.
     """
 
     dataset: str
