@@ -1,11 +1,9 @@
 import itertools
 
-import numpy as np
 import pytest
 
 from gald.tables.comparisons import corrected
 from gald.tables.content import Comparison
-from gald.tables.power import power, seeds_needed
 from gald.tables.significance import holm, sign_flip, t_test
 from gald.tables.statistics import Difference, difference, points, spread, t_interval, verdict
 
@@ -137,16 +135,3 @@ def test_a_family_is_corrected_and_those_without_a_test_are_no_part_of_it():
     assert [each.adjusted for each in family] == pytest.approx([0.04, None, 0.02])
     assert corrected([one(0.04)])[0].adjusted is None  # the main comparison on one benchmark is one test
     assert not corrected([one(0.04), one(0.03)])[0].distinguishable
-
-
-@pytest.mark.parametrize(("effect", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
-def test_pairs_as_known_calculators_have_them(effect, pairs):
-    # G*Power, t tests, matched pairs, two-sided, alpha 0.05, power 0.8.
-    assert seeds_needed(effect, 1.0) == pairs
-
-
-def test_power_as_drawn():
-    generator = np.random.default_rng(0)
-    values = generator.normal(1.5, 1.0, (20_000, 4))
-    found = np.abs(values.mean(axis=1)) > 3.182446 * values.std(axis=1, ddof=1) / 2  # t(0.975, 3), any table
-    assert power(4, 1.5, 1.0) == pytest.approx(found.mean(), abs=0.012)
