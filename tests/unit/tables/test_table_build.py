@@ -250,12 +250,6 @@ def test_one_difference_for_all_seeds_is_no_verdict(suite):
     assert "mean +25.0 points: no spread over 3 seeds, no verdict (all differ by the same amount)." in read(suite, "md")
 
 
-def test_metrics_of_an_older_version_are_refused(suite):
-    rewrite(paths.metrics(suite.runs[0].name), protocol="whole image, single scale")
-    with pytest.raises(StaleMetrics, match=r"an older version wrote it: run `gald evaluate"):
-        build_table(suite, "components")
-
-
 @pytest.mark.parametrize("change", [{"protocol_name": "sliding"}, {"split": "test"}, {"input_size": [96, 192]}, {}])
 def test_ours_is_subtracted_from_numbers_of_the_same_protocol_alone(workplace, change):
     published = {
