@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from gald import paths, plugins
 from gald.params._merge import read_yaml
 from gald.params._scores import COSTS, SCORES
-from gald.params._sections import PositiveInt, ProtocolParams, Section, Size
+from gald.params._sections import NonNegativeInt, PositiveInt, ProtocolParams, Section, Size
 from gald.params._validate import validated
 
 RowName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]  # part of paths, and of what a wildcard may take
@@ -26,12 +26,14 @@ Column = Annotated[str, AfterValidator(_known_column)]
 
 
 class Comparison(Section):
-    """The comparison that a table is built to answer, named before any number is seen."""
+    """The comparison that a table is built to answer, named before any number is seen; `seen` says where it was not."""
 
     row: str
     than: str
     column: Column
     question: str  # in words, for the report
+    # scale -> seeds whose results had been seen when it was named; on these it is exploratory, and the table says so
+    seen: dict[str, tuple[NonNegativeInt, ...]] = Field(default_factory=dict)
 
 
 class Contrast(Section):

@@ -210,7 +210,9 @@ class Content:
     question : str
         What the main comparison asks, in words; empty when there is none.
     comparisons : tuple of Comparison
-        The main comparison, named in the table's params before any run, on each benchmark.
+        The main comparison, named in the table's params, on each benchmark.
+    seen : tuple of int
+        Seeds that it compares and whose results had been seen when it was named; empty where that was before any run.
     others : tuple of Comparison
         All other comparisons that the table makes, corrected among themselves.
     notes : tuple of str
@@ -227,6 +229,7 @@ class Content:
     lines: tuple[Line, ...]
     question: str = ""
     comparisons: tuple[Comparison, ...] = ()
+    seen: tuple[int, ...] = ()
     others: tuple[Comparison, ...] = ()
     notes: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()

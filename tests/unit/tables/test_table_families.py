@@ -102,3 +102,22 @@ def test_a_family_without_any_difference_is_rarely_told_apart(seeds, shared):
         family = [one(difference(dict.fromkeys(range(seeds), 0.0), dict(enumerate(row)))) for row in noise]
         wrong += any(each.distinguishable for each in corrected(family))
     assert wrong / 600 <= 0.05 + 2 * (0.05 * 0.95 / 600) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("seen", "seeds", "heading", "of"),
+    [
+        ({}, 3, "named beforehand", None),
+        ({"other": [0, 1, 2]}, 3, "named beforehand", None),  # of another scale
+        ({"tiny": [3, 4]}, 3, "named beforehand", None),  # of seeds that are not compared here
+        ({"tiny": [0, 1, 2]}, 5, "named when the results of seeds 0, 1, 2 had been seen", "seeds 0, 1, 2"),
+        ({"tiny": [0, 1, 2]}, 1, "named when the results of seed 0 had been seen", "seed 0"),
+    ],
+)
+def test_a_comparison_that_was_named_after_results_had_been_seen_says_so(workplace, seen, seeds, heading, of):
+    text = families(workplace, {}, seeds, COLUMNS, main=TABLE["main"] | {"seen": seen}, contrasts=[])
+    page = paths.table("tiny", "components", "html").read_text()
+    assert f"Main comparison, {heading}. Does LD help?" in text
+    assert f"<h3>Main comparison, {heading}</h3>" in page
+    note = f"EXPLORATORY: the main comparison was named when the results of {of} had been seen"
+    assert (note in text, f'<li class="flag">{note}' in page) == (of is not None, of is not None)
