@@ -15,9 +15,9 @@ from typing import Any
 from gald import paths
 from gald.datasets import load_spec, names
 from gald.datasets._spec import Archive, DatasetSpec, Login
-from gald.download.fetch import MIRROR, OFFLINE, here, mirrors, offline
 from gald.download.login import credentials
 from gald.download.part import Part
+from gald.download.places import MIRROR, OFFLINE, here, mirrors, offline
 from gald.download.run import Params, archives_folder
 from gald.download.space import download_size, size
 from gald.files import sha256

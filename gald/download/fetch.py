@@ -7,28 +7,17 @@ there should know.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from gald.datasets._spec import Archive
 from gald.download.archives import verify
 from gald.download.login import Account
 from gald.download.part import Part, SourceError
+from gald.download.places import MIRROR, OFFLINE, Address, here, mirrors, offline
 from gald.download.transfer import transfer
-from gald.download.web import shown
-from gald.errors import ArchiveError
 
-MIRROR = "GALD_MIRROR"
-"""Environment variable: folders, or URLs of such, that hold archives by file name; several are parted by blanks.
-
-Folders are looked into before any URL is asked.
-"""
-OFFLINE = "GALD_OFFLINE"
-"""Environment variable: when set, and not to 0, nothing is asked of the network."""
 _DELETE = "delete it and run the command again"
 _TELL_FROM = 1 << 30
 """Bytes of a copy whose verification takes more than a moment, and is told."""
@@ -43,44 +32,6 @@ class Fetched(NamedTuple):
     source: str
     sha256: str
     remedy: str
-
-
-def offline() -> bool:
-    """Whether the network is not to be asked."""
-    return os.environ.get(OFFLINE, "0") not in ("", "0")
-
-
-def mirrors() -> tuple[Path | str, ...]:
-    """Return the mirrors in order, each a folder or a URL.
-
-    Raises
-    ------
-    ArchiveError
-        One is neither a URL of a known kind nor a folder that exists.
-    """
-    value = os.environ.get(MIRROR, "").strip()
-    found: list[Path | str] = []
-    for entry in [value] if value and Path(value).is_dir() else value.split():
-        try:
-            scheme = urlsplit(entry).scheme
-        except ValueError:
-            raise ArchiveError(f"{MIRROR} holds what is neither a folder nor a URL; mend it, or unset it") from None
-        if scheme in ("http", "https", "ftp"):
-            found.append(entry.rstrip("/"))
-            continue
-        if scheme != "file" and "://" in entry:  # not repeated, since it may hold a password
-            raise ArchiveError(f"{MIRROR} holds a URL that is none of http, https, ftp and file; mend it, or unset it")
-        folder = Path(url2pathname(urlsplit(entry).path)) if scheme == "file" else Path(entry)
-        if not folder.is_dir():
-            raise ArchiveError(f"{MIRROR} names {folder}, which is no folder; create it, or unset {MIRROR}")
-        found.append(folder)
-    return tuple(found)
-
-
-def here(archive: Archive, folder: Path) -> Path | None:
-    """Return the copy that is at hand, not yet verified: in the archives folder, or in a mirror that is a folder."""
-    folders = [folder, *(mirror for mirror in mirrors() if isinstance(mirror, Path))]
-    return next((place / archive.name for place in folders if (place / archive.name).is_file()), None)
 
 
 def fetch(archive: Archive, folder: Path, account: Account | None, stop: threading.Event) -> Fetched | None:
@@ -117,20 +68,25 @@ def fetch(archive: Archive, folder: Path, account: Account | None, stop: threadi
         Part(folder, archive.name).drop()  # begun before the copy was laid there
         return copy
     failures: list[str] = []
-    addresses = [(f"{mirror}/{archive.name}", "mirror") for mirror in mirrors() if isinstance(mirror, str)]
-    if account is not None or archive.login is None:
-        addresses += [(url, url) for url in archive.urls]
-    for url, source in addresses:
+    for address in _addresses(archive, may_log_in=account is not None):
         if offline():
-            failures.append(f"{shown(url)}: not asked, since {OFFLINE} is set")
+            failures.append(f"{address.shown}: not asked, since {OFFLINE} is set")
             continue
-        for_login = account if source != "mirror" else None
-        download = _downloaded(url, source, archive, folder, for_login, stop, failures)
+        for_login = account if address.source != "mirror" else None
+        download = _downloaded(address, archive, folder, for_login, stop, failures)
         if download is not None:
             return download
     if failures:
         raise SourceError(f"{archive.name} cannot be downloaded: {'; '.join(dict.fromkeys(failures))}")
     return None
+
+
+def _addresses(archive: Archive, *, may_log_in: bool) -> list[Address]:
+    """List where an archive may be asked for, in order."""
+    found = [Address.in_mirror(mirror, archive.name) for mirror in mirrors() if isinstance(mirror, str)]
+    if may_log_in or archive.login is None:
+        found += [Address.published(url) for url in archive.urls]
+    return found
 
 
 def _at_hand(local: Path, archive: Archive, *, in_mirror: bool) -> Fetched:
@@ -151,8 +107,7 @@ def _note(local: Path) -> Path:
 
 
 def _downloaded(
-    url: str,
-    source: str,
+    address: Address,
     archive: Archive,
     folder: Path,
     account: Account | None,
@@ -160,14 +115,14 @@ def _downloaded(
     failures: list[str],
 ) -> Fetched | None:
     """Try one address; on failure note why."""
-    _log.info("%s: downloading %s", archive.name, shown(url))
+    _log.info("%s: downloading %s", archive.name, address.shown)
     try:
-        digest = transfer(url, archive, folder, account, stop)
+        digest = transfer(address, archive, folder, account, stop)
     except SourceError as error:
         failures.append(str(error))
         _log.warning("%s cannot be had there: %s", archive.name, error)
         return None
     local = folder / archive.name
-    _note(local).write_text(f"{source}\n")
+    _note(local).write_text(f"{address.source}\n")
     Part(folder, archive.name).finish(local)
-    return Fetched(local, source, digest, _DELETE)
+    return Fetched(local, address.source, digest, _DELETE)

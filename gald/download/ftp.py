@@ -11,20 +11,21 @@ from urllib.parse import unquote, urlsplit
 
 from gald.datasets._spec import Archive
 from gald.download.part import Part, SourceError, Version
-from gald.download.web import check_total, shown
+from gald.download.places import Address
+from gald.download.web import check_total
 
 _CHUNK = 1 << 16
 
 _log = logging.getLogger("gald")
 
 
-def get(url: str, part: Part, archive: Archive, timeout: float) -> None:
+def get(address: Address, part: Part, archive: Archive, timeout: float) -> None:
     """Ask once, and append what comes.
 
     Parameters
     ----------
-    url : str
-        Address of the file; user name and password may stand in it, and are anonymous otherwise.
+    address : Address
+        Of the file; user name and password may stand in it, and are anonymous otherwise.
     part : Part
         Closed; what of it belongs to the same version is kept.
     archive : Archive
@@ -42,27 +43,27 @@ def get(url: str, part: Part, archive: Archive, timeout: float) -> None:
     problem: SourceError | None = None
     with part:
         try:
-            _retrieve(url, part, archive, timeout)
+            _retrieve(address, part, archive, timeout)
         except ftplib.error_perm as error:
-            problem = SourceError(f"{shown(url)}: FTP answer {str(error)[:3]}", again=False)
+            problem = SourceError(f"{address.shown}: FTP answer {str(error)[:3]}", again=False)
         except TimeoutError:
-            problem = SourceError(f"{shown(url)}: no answer within {timeout:g} s")
+            problem = SourceError(f"{address.shown}: no answer within {timeout:g} s")
         except (ftplib.Error, OSError, EOFError, ValueError):
             if part.failure is not None:
                 raise
-            problem = SourceError(f"{shown(url)}: no connection, or it broke off")
+            problem = SourceError(f"{address.shown}: no connection, or it broke off")
     if problem is not None:
         raise problem
 
 
-def _retrieve(url: str, part: Part, archive: Archive, timeout: float) -> None:
-    address = urlsplit(url)
-    path = unquote(address.path)
+def _retrieve(address: Address, part: Part, archive: Archive, timeout: float) -> None:
+    parts = urlsplit(address.url)
+    path = unquote(parts.path)
     with ftplib.FTP(timeout=timeout) as server:
-        server.connect(address.hostname or "", address.port or ftplib.FTP_PORT)
-        server.login(unquote(address.username or ""), unquote(address.password or ""))
+        server.connect(parts.hostname or "", parts.port or ftplib.FTP_PORT)
+        server.login(unquote(parts.username or ""), unquote(parts.password or ""))
         server.voidcmd("TYPE I")
-        version = _version(server, path, shown(url))
+        version = _version(server, path, address.shown)
         check_total(version, archive)
         known = part.version
         rest = 0

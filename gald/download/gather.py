@@ -7,10 +7,11 @@ import threading
 from pathlib import Path
 
 from gald.datasets._spec import Archive, DatasetSpec, Login
-from gald.download.fetch import MIRROR, OFFLINE, Fetched, fetch, here, mirrors, offline
+from gald.download.fetch import Fetched, fetch
 from gald.download.login import Account, advice, credentials
 from gald.download.parallel import in_parallel
 from gald.download.part import SourceError
+from gald.download.places import MIRROR, OFFLINE, here, mirrors, offline
 from gald.errors import ArchiveError
 
 
@@ -36,6 +37,7 @@ def gather(spec: DatasetSpec, folder: Path) -> list[Fetched]:
     OSError
         The disk is full or read-only.
     """
+    offline()  # what cannot be read of the environment is told once, and not for each archive
     lookalike = misnamed(spec, folder, [folder])
     if lookalike is not None:
         raise ArchiveError(f"{lookalike}; move it out of that folder and run the command again")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gald import paths
 from gald.datasets._spec import Archive, DatasetSpec
-from gald.download.fetch import here
 from gald.download.part import Part
+from gald.download.places import here
 from gald.errors import ArchiveError
 
 _GROWTH = 1.05

@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
 from gald.datasets._spec import Archive
 from gald.download.part import Part, SourceError, Version
+from gald.download.places import Address, shown
 
 if TYPE_CHECKING:
     from requests import Response
@@ -30,25 +30,13 @@ class PageError(SourceError):
     """The source answers with a web page, as for somebody who has not logged in."""
 
 
-def shown(url: str) -> str:
-    """Return a URL without user name and password, for messages and files.
-
-    Examples
-    --------
-    >>> shown("https://me:secret@mirror.org:8080/a.zip")
-    'https://mirror.org:8080/a.zip'
-    """
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def get(url: str, part: Part, archive: Archive, cookies: RequestsCookieJar | None, timeout: float) -> None:
+def get(address: Address, part: Part, archive: Archive, cookies: RequestsCookieJar | None, timeout: float) -> None:
     """Ask once, and append what comes.
 
     Parameters
     ----------
-    url : str
-        Address of the file.
+    address : Address
+        Of the file.
     part : Part
         Closed; what of it belongs to the same version is kept.
     archive : Archive
@@ -69,7 +57,8 @@ def get(url: str, part: Part, archive: Archive, cookies: RequestsCookieJar | Non
     import requests
 
     pooch.get_logger().setLevel(logging.WARNING)
-    check = _Check(url, part, archive)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)  # its debug lines hold whole addresses
+    check = _Check(address.shown, part, archive)
     problem: SourceError | None = None
     with part:
         try:
@@ -80,9 +69,9 @@ def get(url: str, part: Part, archive: Archive, cookies: RequestsCookieJar | Non
                 headers=check.headers(),
                 cookies=cookies,
                 hooks={"response": check},
-            )(url, part, None)
+            )(address.url, part, None)
         except (requests.RequestException, UnicodeError, ValueError) as error:
-            problem = _problem(shown(url), error, timeout)
+            problem = _problem(address.shown, error, timeout)
         finally:
             check.close()
     if problem is not None and not check.complete:
@@ -117,7 +106,7 @@ class _Check:
 
     def __init__(self, url: str, part: Part, archive: Archive) -> None:
         self.complete = False
-        self._url = shown(url)
+        self._url = url
         self._part = part
         self._archive = archive
         self._answer: Response | None = None

@@ -1,20 +1,26 @@
 """A web site of our own that misbehaves on demand: it stalls, cuts, alters, forgets ranges, redirects, wants logins."""
 
+import hashlib
 import http.server
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import Message
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 
-from gald.datasets._spec import Login
+from gald.datasets._spec import Archive, Login
 from gald.download import transfer
+from gald.download.fetch import Fetched, fetch
+from gald.errors import ArchiveError
 
 CONTENT = bytes(range(256)) * 8000  # some 2 MB
+HALF = len(CONTENT) // 2
+DIGESTS = {"sha256": hashlib.sha256(CONTENT).hexdigest()}
 USER, PASSWORD = "someone@example.org", "hunter2-never-shown"
 
 
@@ -204,3 +210,31 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         handler.site.closing.set()
         listening.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "archives").mkdir()
+    return tmp_path / "archives"
+
+
+def archive(site: Site, *, name: str = "a.zip", pinned: bool = True, **fields: Any) -> Archive:
+    return Archive(name, (f"{site.url}/{name}",), digests=DIGESTS if pinned else {}, **fields)
+
+
+def get(wanted: Archive, folder: Path) -> Fetched:
+    """Fetch what holds `CONTENT`; nothing else may be left in the folder."""
+    found = fetch(wanted, folder, None, threading.Event())
+    assert found is not None
+    assert found.path.read_bytes() == CONTENT
+    assert found.sha256 == DIGESTS["sha256"]
+    assert sorted(path.name for path in folder.iterdir()) == [f".{wanted.name}.source", wanted.name]
+    return found
+
+
+def refused(wanted: Archive, folder: Path, match: str) -> list[str]:
+    """Expect an error in one line; return the names of what is left."""
+    with pytest.raises(ArchiveError, match=match) as caught:
+        fetch(wanted, folder, None, threading.Event())
+    assert "\n" not in str(caught.value)
+    return sorted(path.name for path in folder.iterdir())

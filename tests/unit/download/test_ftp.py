@@ -110,12 +110,6 @@ def ftp_site(site: Any) -> Iterator[FtpSite]:
         thread.join()
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "archives").mkdir()
-    return tmp_path / "archives"
-
-
 def get(ftp_site: FtpSite, folder: Path, name: str = "a.zip", **fields: Any) -> bytes:
     found = fetch(Archive(name, (f"{ftp_site.url}/{name}",), **fields), folder, None, threading.Event())
     assert found is not None
