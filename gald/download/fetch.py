@@ -14,7 +14,7 @@ from typing import NamedTuple
 from gald.datasets._spec import Archive
 from gald.download.archives import verify
 from gald.download.login import Account
-from gald.download.part import Part, SourceError
+from gald.download.part import Part, SourceError, Version
 from gald.download.places import MIRROR, OFFLINE, Address, here, mirrors, offline
 from gald.download.transfer import transfer
 
@@ -68,7 +68,8 @@ def fetch(archive: Archive, folder: Path, account: Account | None, stop: threadi
         Part(folder, archive.name).drop()  # begun before the copy was laid there
         return copy
     failures: list[str] = []
-    for address in _addresses(archive, may_log_in=account is not None):
+    begun = Part(folder, archive.name).version
+    for address in _addresses(archive, begun, may_log_in=account is not None):
         if offline():
             failures.append(f"{address.shown}: not asked, since {OFFLINE} is set")
             continue
@@ -81,12 +82,12 @@ def fetch(archive: Archive, folder: Path, account: Account | None, stop: threadi
     return None
 
 
-def _addresses(archive: Archive, *, may_log_in: bool) -> list[Address]:
-    """List where an archive may be asked for, in order."""
+def _addresses(archive: Archive, begun: Version | None, *, may_log_in: bool) -> list[Address]:
+    """List where an archive may be asked for, in order: first where it was begun, which alone is sure to go on."""
     found = [Address.in_mirror(mirror, archive.name) for mirror in mirrors() if isinstance(mirror, str)]
     if may_log_in or archive.login is None:
         found += [Address.published(url) for url in archive.urls]
-    return found
+    return sorted(found, key=lambda address: begun is None or address.shown != begun.url)
 
 
 def _at_hand(local: Path, archive: Archive, *, in_mirror: bool) -> Fetched:

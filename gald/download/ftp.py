@@ -65,19 +65,30 @@ def _retrieve(address: Address, part: Part, archive: Archive, timeout: float) ->
         server.voidcmd("TYPE I")
         version = _version(server, path, address.shown)
         check_total(version, archive)
-        known = part.version
-        rest = 0
-        if known is not None and part.resumable(version.url, pinned=bool(archive.digests)):
-            if known.goes_on_as(version, pinned=bool(archive.digests)):
-                rest = part.size
-            else:
-                _log.warning("%s: the file may have changed at its source; starting over", archive.name)
+        rest = _rest(server, part, version, archive)
         if rest:
             _log.info("%s: going on from %.1f MB", archive.name, rest / 1e6)
+            part.go_on(version)
         else:
             part.begin(version)
         part.expect(version.total)
         server.retrbinary(f"RETR {path}", part.write, _CHUNK, rest or None)
+
+
+def _rest(server: ftplib.FTP, part: Part, version: Version, archive: Archive) -> int:
+    """Return the number of bytes that stay: all, if they are of this version and the server can send the rest alone."""
+    known, pinned = part.version, bool(archive.digests)
+    if known is None or not part.resumable(version.url, pinned=pinned):
+        return 0
+    if not known.goes_on_as(version, pinned=pinned):
+        _log.warning("%s: the file may have changed at its source; starting over", archive.name)
+        return 0
+    try:
+        server.sendcmd(f"REST {part.size}")  # asked beforehand: later, its refusal looks like one of the file
+    except ftplib.error_perm:
+        _log.warning("%s: the source does not send the rest alone; starting over", archive.name)
+        return 0
+    return part.size
 
 
 def _version(server: ftplib.FTP, path: str, url: str) -> Version:

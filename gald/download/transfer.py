@@ -11,7 +11,7 @@ from gald.datasets._spec import Archive
 from gald.download import ftp, web
 from gald.download.archives import verify
 from gald.download.login import Account
-from gald.download.part import Part, SourceError
+from gald.download.part import Part, SourceError, StitchError
 from gald.download.places import Address
 from gald.errors import ArchiveError
 
@@ -60,9 +60,12 @@ def transfer(address: Address, archive: Archive, folder: Path, account: Account 
     failures, furthest = 0, part.size
     while True:
         try:
-            if not _is_there(part, address.shown):
+            if not _is_there(part, address.shown, pinned=bool(archive.digests)):
                 _ask(address, part, archive, account)
             return _verified(part, archive, address.shown)
+        except StitchError as error:
+            _log.warning("%s; starting over", error)
+            continue  # once: what comes now is from this source alone
         except SourceError as error:
             if part.size >= furthest + STEP:
                 furthest, failures = part.size, 0
@@ -74,10 +77,10 @@ def transfer(address: Address, archive: Archive, folder: Path, account: Account 
         part.pause(pause)
 
 
-def _is_there(part: Part, url: str) -> bool:
+def _is_there(part: Part, url: str, *, pinned: bool) -> bool:
     """Whether a command was killed between the last byte and the verification."""
     version = part.version
-    return version is not None and version.url == url and part.whole
+    return version is not None and part.whole and (version.url == url or pinned)
 
 
 def _ask(address: Address, part: Part, archive: Archive, account: Account | None) -> None:
@@ -104,6 +107,7 @@ def _verified(part: Part, archive: Archive, url: str) -> str:
     try:
         return verify(part.path, archive, "the source or the connection altered it")
     except ArchiveError as error:
-        problem = SourceError(f"{url}: {error}")
+        stitched = version is not None and version.stitched
+        problem = (StitchError if stitched else SourceError)(f"{url}: {error}")
     part.drop()
     raise problem

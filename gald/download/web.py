@@ -122,7 +122,7 @@ class _Check:
             headers["Range"] = f"bytes={self._offset}-"
             etag = self._known.etag
             strong = etag if etag is not None and not etag.startswith("W/") else self._known.modified
-            if strong is not None:
+            if strong is not None and self._known.url == self._url:  # another source has marks of its own
                 headers["If-Range"] = strong
         return headers
 
@@ -167,7 +167,7 @@ class _Check:
         version = self._version(answer, int(length) if length.isdigit() else None)
         check_total(version, self._archive)
         if self._known is not None:
-            same = self._known.same_as(version)
+            same = self._known.url != self._url or self._known.same_as(version)
             why = "the source does not send the rest alone" if same else "the file has changed at its source"
             _log.warning("%s: %s; starting over", self._archive.name, why)
         self._part.begin(version)
@@ -182,6 +182,7 @@ class _Check:
             raise SourceError(f"{self._url}: the file has changed at its source, or cannot be told from another")
         check_total(version, self._archive)
         _log.info("%s: going on from %.1f MB", self._archive.name, self._offset / 1e6)
+        self._part.go_on(version)
         self._part.expect(total)
 
     def _goes_on_as(self, version: Version) -> bool:

@@ -102,14 +102,6 @@ def test_a_compressed_tar_stays_compressed(site: Any, folder: Path) -> None:
     get(archive(site, name="a.tar.gz"), folder)
 
 
-def test_the_next_source_takes_over(site: Any, folder: Path) -> None:
-    site.add("one/a.zip", faults=[f"cut {HALF}"] + ["404"] * 9)
-    site.add("two/a.zip", etag='"other"')
-    wanted = Archive("a.zip", (f"{site.url}/one/a.zip", f"{site.url}/two/a.zip"), digests=DIGESTS)
-    assert get(wanted, folder).source == f"{site.url}/two/a.zip"
-    assert site.ranges()[-1] is None  # the other source's bytes are not continued
-
-
 def test_no_network(site: Any, folder: Path) -> None:
     wanted = Archive("a.zip", ("http://127.0.0.1:9/a.zip", "sftp://x/a.zip"))
     refused(wanted, folder, r"http://127\.0\.0\.1:9/a\.zip: no connection; sftp://x/a\.zip: not of the kind http")
@@ -163,6 +155,7 @@ def test_what_is_remembered_holds_no_secret_and_is_written_before_the_first_byte
         "etag": '"one"',
         "modified": "Mon, 02 Nov 2026 10:00:00 GMT",
         "total": len(CONTENT),
+        "stitched": False,
     }
     (folder / ".a.zip.part.json").write_text("{}")  # what cannot be read is as if it were not there
     get(archive(site), folder)

@@ -1,5 +1,6 @@
 """A mirror or address that speaks FTP, which has REST for the rest of a file, and time of change for its version."""
 
+import hashlib
 import logging
 import socket
 import socketserver
@@ -29,6 +30,7 @@ class FtpSite:
     changed: str = "20261102100000"
     cuts: list[int] = field(default_factory=list)
     knows_sizes: bool = True
+    knows_rests: bool = True
     asked: list[str] = field(default_factory=list)
 
 
@@ -65,6 +67,9 @@ class Handler(socketserver.StreamRequestHandler):
         self.say(f"213 {self.site.changed}")
 
     def do_rest(self, first: str) -> None:
+        if not self.site.knows_rests:
+            self.say("502 unknown")
+            return
         self.rest = int(first)
         self.say("350 from there")
 
@@ -140,6 +145,28 @@ def test_the_rest_alone_is_asked_for(ftp_site: FtpSite, folder: Path, caplog: py
     assert get(ftp_site, folder) == CONTENT
     assert f"REST {HALF}" in ftp_site.asked
     assert "or it broke off; trying again" in caplog.text
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_server_that_does_not_send_the_rest_alone(
+    ftp_site: FtpSite, folder: Path, caplog: pytest.LogCaptureFixture, pinned: bool
+) -> None:
+    ftp_site.cuts, ftp_site.knows_rests = [HALF], False
+    digests = {"sha256": hashlib.sha256(CONTENT).hexdigest()} if pinned else {}
+    assert get(ftp_site, folder, digests=digests) == CONTENT
+    assert "the source does not send the rest alone; starting over" in caplog.text
+    assert sum(line.startswith("REST") for line in ftp_site.asked) == 1
+    assert sum(line.startswith("RETR") for line in ftp_site.asked) == 2
+
+
+def test_it_goes_on_with_what_another_source_began(ftp_site: FtpSite, site: Any, folder: Path) -> None:
+    site.add("a.zip", content=CONTENT, faults=["cut 196608", "404"])
+    digests = {"sha256": hashlib.sha256(CONTENT).hexdigest()}
+    urls = (f"{site.url}/a.zip", f"{ftp_site.url}/a.zip")
+    found = fetch(Archive("a.zip", urls, digests=digests), folder, None, threading.Event())
+    assert found is not None
+    assert found.path.read_bytes() == CONTENT
+    assert "REST 196608" in ftp_site.asked
 
 
 def test_another_version_is_not_stitched(
