@@ -98,13 +98,21 @@ def _at_hand(local: Path, archive: Archive, *, in_mirror: bool) -> Fetched:
     digest = verify(local, archive, remedy)
     if in_mirror:
         return Fetched(local, "mirror", digest, remedy)
-    note = _note(local)
-    return Fetched(local, note.read_text().strip() if note.is_file() else "by hand", digest, remedy)
+    return Fetched(local, _noted(local, digest), digest, remedy)
 
 
 def _note(local: Path) -> Path:
-    """File beside a download that remembers its source, so that a rerun writes the same raw.json."""
+    """File beside a download that remembers its digest and source, so that a rerun writes the same raw.json."""
     return local.with_name(f".{local.name}.source")
+
+
+def _noted(local: Path, digest: str) -> str:
+    """Read the source from the note; it speaks for this copy only if it names its digest, since another may be here."""
+    try:
+        noted, _, source = _note(local).read_text(encoding="utf-8").strip().partition("  ")
+    except (OSError, ValueError):
+        return "by hand"
+    return source if noted == digest and source else "by hand"
 
 
 def _downloaded(
@@ -124,6 +132,6 @@ def _downloaded(
         _log.warning("%s cannot be had there: %s", archive.name, error)
         return None
     local = folder / archive.name
-    _note(local).write_text(f"{address.source}\n")
+    _note(local).write_text(f"{digest}  {address.source}\n", encoding="utf-8")
     Part(folder, archive.name).finish(local)
     return Fetched(local, address.source, digest, _DELETE)

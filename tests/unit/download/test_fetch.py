@@ -1,6 +1,7 @@
 """Mirrors and published addresses: what a source may do wrong, and that no byte is asked for twice."""
 
 import errno
+import hashlib
 import json
 import logging
 import threading
@@ -31,6 +32,21 @@ def test_a_second_try_and_a_rerun(site: Any, folder: Path) -> None:
     assert len(site.asked) == 3
     assert get(archive(site), folder) == found  # the copy is kept, with its source
     assert len(site.asked) == 3
+
+
+def test_a_copy_that_took_the_place_of_a_download_is_none(site: Any, folder: Path) -> None:
+    site.add("a.zip")
+    wanted = archive(site, pinned=False)
+    assert get(wanted, folder).source == f"{site.url}/a.zip"
+    (folder / "a.zip").write_bytes(CONTENT[1:])  # by a person, for which the note of the download does not speak
+    found = fetch(wanted, folder, None, threading.Event())
+    assert found is not None
+    assert (found.source, found.sha256) == ("by hand", hashlib.sha256(CONTENT[1:]).hexdigest())
+    (folder / "a.zip").write_bytes(CONTENT)
+    assert get(wanted, folder).source == f"{site.url}/a.zip"
+    for note in (b"", b"\xff\xfe", f"{site.url}/a.zip\n".encode(), DIGESTS["sha256"].encode()):
+        (folder / ".a.zip.source").write_bytes(note)
+        assert get(wanted, folder).source == "by hand"
 
 
 def test_pauses_double_and_the_source_may_ask_for_more(
