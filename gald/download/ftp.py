@@ -37,6 +37,8 @@ def get(address: Address, part: Part, archive: Archive, timeout: float) -> None:
     ------
     SourceError
         No answer, a refusal, or an end before the end; the message holds no secret, and neither does its chain.
+    ArchiveError
+        The disk cannot hold what the source announces.
     OSError
         The disk is full.
     """
@@ -64,7 +66,7 @@ def _retrieve(address: Address, part: Part, archive: Archive, timeout: float) ->
         server.login(unquote(parts.username or ""), unquote(parts.password or ""))
         server.voidcmd("TYPE I")
         version = _version(server, path, address.shown)
-        check_total(version, archive)
+        check_total(version, archive, part)
         rest = _rest(server, part, version, archive)
         if rest:
             _log.info("%s: going on from %.1f MB", archive.name, rest / 1e6)

@@ -15,10 +15,10 @@ from gald.download.part import Part, SourceError, StitchError
 from gald.download.places import Address
 from gald.errors import ArchiveError
 
-TRIES = 3
+TRIES = 6
 """Failed tries in a row before a source is given up."""
 PAUSE = 2.0
-"""Seconds before the second try; doubled before each further one."""
+"""Seconds before the second try; doubled before each further one, so that a source has a minute to come back."""
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as dead."""
 STEP = 1 << 20
@@ -53,6 +53,8 @@ def transfer(address: Address, archive: Archive, folder: Path, account: Account 
     ------
     SourceError
         The source does not deliver; the message says why.
+    ArchiveError
+        The disk cannot hold what the source announces.
     OSError
         The disk is full or read-only.
     """

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import logging
 import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from gald.datasets._spec import Archive
 from gald.download.part import Part, SourceError, Version
 from gald.download.places import Address, shown
+from gald.download.space import check_transfer
 
 if TYPE_CHECKING:
     from requests import Response
@@ -50,6 +53,8 @@ def get(address: Address, part: Part, archive: Archive, cookies: RequestsCookieJ
     ------
     SourceError
         No answer, a refusal, or an end before the end; the message holds no secret, and neither does its chain.
+    ArchiveError
+        The disk cannot hold what the source announces.
     OSError
         The disk is full.
     """
@@ -83,8 +88,7 @@ def _problem(url: str, error: Exception, timeout: float) -> SourceError:
     import requests
 
     if isinstance(error, requests.HTTPError) and error.response is not None:
-        status, after = error.response.status_code, error.response.headers.get("Retry-After", "")
-        wait_s = float(after) if after.isdigit() else 0.0
+        status, wait_s = error.response.status_code, _asked_to_wait(error.response)
         again = status not in _HOPELESS and wait_s <= _LONGEST_WAIT_S
         return SourceError(f"{url}: HTTP status {status}", again=again, wait_s=wait_s)
     text = str(error)
@@ -99,6 +103,18 @@ def _problem(url: str, error: Exception, timeout: float) -> SourceError:
     if isinstance(error, requests.ConnectionError):
         return SourceError(f"{url}: no connection")
     return SourceError(f"{url}: {type(error).__name__}, not an address that can be asked", again=False)
+
+
+def _asked_to_wait(answer: Response) -> float:
+    """Return the seconds that a source asks to be left alone, which it tells as a number or as a date."""
+    after = answer.headers.get("Retry-After", "").strip()
+    if after.isdecimal():
+        return float(after)
+    try:
+        until = parsedate_to_datetime(after)
+        return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):  # no date, or one without its zone
+        return 0.0
 
 
 class _Check:
@@ -165,7 +181,7 @@ class _Check:
         """Take the whole file from its first byte."""
         length = answer.headers.get("Content-Length", "")
         version = self._version(answer, int(length) if length.isdigit() else None)
-        check_total(version, self._archive)
+        check_total(version, self._archive, self._part)
         if self._known is not None:
             same = self._known.url != self._url or self._known.same_as(version)
             why = "the source does not send the rest alone" if same else "the file has changed at its source"
@@ -180,7 +196,7 @@ class _Check:
         if first != self._offset or not self._goes_on_as(version):
             self._part.drop()
             raise SourceError(f"{self._url}: the file has changed at its source, or cannot be told from another")
-        check_total(version, self._archive)
+        check_total(version, self._archive, self._part)
         _log.info("%s: going on from %.1f MB", self._archive.name, self._offset / 1e6)
         self._part.go_on(version)
         self._part.expect(total)
@@ -198,19 +214,22 @@ class _Check:
             raise SourceError(f"{self._url}: the file has changed at its source")
 
 
-def check_total(version: Version, archive: Archive) -> None:
-    """Refuse a file of the wrong size before its first byte.
+def check_total(version: Version, archive: Archive, part: Part) -> None:
+    """Refuse a file of the wrong size, or one that the disk cannot hold, before its first byte.
 
     Raises
     ------
     SourceError
         The source announces another size than the published one.
+    ArchiveError
+        The disk has too little room.
     """
     if None not in (version.total, archive.size) and version.total != archive.size:
         raise SourceError(
             f"{version.url}: announces {version.total} bytes, the published {archive.name} has {archive.size}",
             again=False,
         )
+    check_transfer(part, version.total)
 
 
 def _content_range(answer: Response) -> tuple[int | None, int | None]:

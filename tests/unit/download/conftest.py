@@ -30,7 +30,8 @@ class Page:
 
     A fault is a word and sometimes a number: ``cut 1000`` sends so many bytes and hangs up, ``stall 1000`` falls silent
     instead, ``alter`` flips a bit, ``whole`` answers 200 to a Range, ``shifted`` names another range than was asked
-    for, ``416``, ``503`` and so on are statuses, ``busy 1`` is a 503 that asks to wait a second, ``html`` is a form,
+    for, ``416``, ``503`` and so on are statuses, ``busy 1`` is a 503 that asks to wait a second (or until a date),
+    ``html`` is a form,
     ``empty`` a 200 without content, ``pause`` delays, ``meet`` answers when three are asking.
     """
 
@@ -196,7 +197,8 @@ class Server(http.server.ThreadingHTTPServer):
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """The site, empty; tries follow each other quickly, and no mirror or account of this machine is used."""
+    """The site, empty; tries are few and quick, and no mirror or account of this machine is used."""
+    monkeypatch.setattr(transfer, "TRIES", 3)
     monkeypatch.setattr(transfer, "PAUSE", 0.01)
     monkeypatch.setattr(transfer, "TIMEOUT", 5.0)
     for name in ("GALD_MIRROR", "GALD_OFFLINE", "SITE_USERNAME", "SITE_PASSWORD"):

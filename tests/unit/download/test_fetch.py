@@ -1,11 +1,14 @@
 """Mirrors and published addresses: what a source may do wrong, and that no byte is asked for twice."""
 
+import dataclasses
 import errno
 import hashlib
 import json
 import logging
+import shutil
 import threading
 import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from gald.download import part, transfer
 from gald.download.fetch import fetch
 from tests.unit.download.conftest import CONTENT, DIGESTS, HALF, archive, get, refused
 
+TRIES, PAUSE = transfer.TRIES, transfer.PAUSE  # as users have them; the fixture shortens both
 PART = [".a.zip.part", ".a.zip.part.json"]
 
 
@@ -54,14 +58,26 @@ def test_pauses_double_and_the_source_may_ask_for_more(
 ) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(part.Part, "pause", lambda _, seconds: pauses.append(seconds))
-    monkeypatch.setattr(transfer, "TRIES", 5)
-    monkeypatch.setattr(transfer, "PAUSE", 2.0)
-    site.add("a.zip", faults=["503", "busy 7", "busy 1", "429"])
+    monkeypatch.setattr(transfer, "TRIES", TRIES)
+    monkeypatch.setattr(transfer, "PAUSE", PAUSE)
+    site.add("a.zip", faults=["503", "busy 7", "busy 1", "429", "busy soon"])
     get(archive(site), folder)
-    assert pauses == [2.0, 7.0, 8.0, 16.0]
-    site.add("b.zip", faults=["busy 3600"] * 9)
-    refused(archive(site, name="b.zip"), folder, r"b\.zip: HTTP status 503$")
-    assert len(pauses) == 4  # nobody waits an hour
+    assert pauses == [2.0, 7.0, 8.0, 16.0, 32.0]
+    date = formatdate(time.time() + 40, usegmt=True)
+    site.add("b.zip", faults=[f"busy {date}"])
+    (folder.parent / "other").mkdir()
+    get(archive(site, name="b.zip"), folder.parent / "other")
+    assert 30 < pauses[5] <= 40
+    hour = formatdate(time.time() + 3600, usegmt=True)
+    for after in ("3600", hour):
+        site.add("c.zip", faults=[f"busy {after}"] * 9)
+        refused(archive(site, name="c.zip"), folder, r"c\.zip: HTTP status 503$")
+        assert len(pauses) == 6  # nobody waits an hour
+
+
+def test_a_source_has_a_minute_to_come_back() -> None:
+    assert TRIES >= 5
+    assert 45 <= sum(PAUSE * 2**number for number in range(TRIES - 1)) <= 75
 
 
 @pytest.mark.parametrize("status", [500, 503, 403, 404, 410])
@@ -81,6 +97,27 @@ def test_a_wrong_size_is_refused_before_its_first_byte(site: Any, folder: Path) 
     assert refused(archive(site, size=5), folder, "announces 2048000 bytes, the published a.zip has 5") == [PART[0]]
     assert len(site.asked) == 1
     assert (folder / PART[0]).stat().st_size == 0
+
+
+def test_what_the_disk_cannot_hold_is_refused_before_its_first_byte(
+    site: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of an archive of unknown size, which counts nothing before a source announces it."""
+    site.add("a.zip", faults=["", f"cut {1 << 20}", "404"])
+    wanted = archive(site, pinned=False)
+    usage, free = shutil.disk_usage(folder), len(CONTENT) - 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+    text = (
+        rf"^a\.zip needs {len(CONTENT)} bytes to download on the disk of {folder}, where {free} .2 MB. are free; make"
+    )
+    twice = dataclasses.replace(wanted, urls=wanted.urls * 2)
+    assert refused(twice, folder, text) == PART[:1]
+    assert (folder / PART[0]).stat().st_size == 0
+    assert len(site.asked) == 1  # no other source has a smaller one
+    free = len(CONTENT)
+    assert refused(wanted, folder, "404") == PART
+    free = len(CONTENT) - (1 << 20)  # what has arrived takes no more room
+    get(wanted, folder)
 
 
 def test_altered_on_the_way(site: Any, folder: Path) -> None:

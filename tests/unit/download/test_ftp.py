@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import shutil
 import socket
 import socketserver
 import threading
@@ -197,4 +198,12 @@ def test_not_there(ftp_site: FtpSite, folder: Path) -> None:
 def test_of_another_size(ftp_site: FtpSite, folder: Path) -> None:
     with pytest.raises(ArchiveError, match=r"announces 512000 bytes, the published a\.zip has 5$"):
         get(ftp_site, folder, size=5)
+    assert not any(line.startswith("RETR") for line in ftp_site.asked)
+
+
+def test_what_the_disk_cannot_hold(ftp_site: FtpSite, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=len(CONTENT) - 1))
+    with pytest.raises(ArchiveError, match=rf"^a\.zip needs {len(CONTENT)} bytes to download on the disk of"):
+        get(ftp_site, folder)
     assert not any(line.startswith("RETR") for line in ftp_site.asked)
