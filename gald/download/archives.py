@@ -8,25 +8,16 @@ checksums are all there is. Every failure is one `ArchiveError` that names the f
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
 import logging
-import lzma
 import re
 import shutil
-import stat
-import tarfile
 import time
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
 
 from gald.datasets._spec import Archive, Lookalike
-from gald.download.bounded import BoundedTar
+from gald.download.members import DAMAGE, Member, opened
 from gald.errors import ArchiveError
 
 _CHUNK = 1 << 20
@@ -34,32 +25,9 @@ _MOST_FILES = 400_000
 """The largest benchmark here has some 44 000 files; more than this is no benchmark."""
 _MOST_GROWTH, _FREE_GROWTH = 60, 64 << 20
 """Unpacked data may be this many times the archive's size, plus this many bytes: PNG and JPEG hardly shrink."""
-_DAMAGE = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    gzip.BadGzipFile,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    ValueError,
-)
-"""What the libraries raise about an archive that is not whole."""
-
 _TELL_S = 5.0
 
 _log = logging.getLogger("gald")
-
-
-@dataclass(frozen=True)
-class _Member:
-    """A regular file in an archive: its path as stored, its declared size, and how to read it."""
-
-    path: str
-    size: int
-    open: Callable[[], IO[bytes]]
 
 
 def checksums(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
@@ -72,7 +40,7 @@ def checksums(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
     return {name: one.hexdigest() for name, one in running.items()}
 
 
-def verify(path: Path, archive: Archive, remedy: str) -> str:
+def verify(path: Path, archive: Archive, remedy: str, lookalikes: Sequence[Lookalike] = ()) -> str:
     """Compare a file with what is known of the archive: its size and its strongest published digest.
 
     Parameters
@@ -83,6 +51,8 @@ def verify(path: Path, archive: Archive, remedy: str) -> str:
         What is known; nothing may be, and then nothing is checked here.
     remedy : str
         What the reader should do, the end of the message.
+    lookalikes : sequence of Lookalike
+        Archives that are taken for this one, to be named if one of them is what lies here.
 
     Returns
     -------
@@ -96,14 +66,17 @@ def verify(path: Path, archive: Archive, remedy: str) -> str:
     """
     found = path.stat().st_size
     if archive.size is not None and found != archive.size:
-        raise ArchiveError(f"{path}: expected {archive.size} bytes, found {found}: truncated or altered; {remedy}")
+        amiss = _another(path, archive, lookalikes)
+        amiss = amiss or f"{path}: expected {archive.size} bytes, found {found}: truncated or altered"
+        raise ArchiveError(f"{amiss}; {remedy}")
     strongest = next((name for name in ("sha256", "sha1", "md5") if name in archive.digests), None)
     digests = checksums(path, {"sha256", strongest or "sha256"})
     if strongest is None:
         _log.info("%s: no digest is published; its sha256 is %s", archive.name, digests["sha256"])
     elif digests[strongest] != archive.digests[strongest]:
         expected, digest = archive.digests[strongest], digests[strongest]
-        raise ArchiveError(f"{path}: expected {strongest} {expected}, found {digest}; {remedy}")
+        amiss = _another(path, archive, lookalikes) or f"{path}: expected {strongest} {expected}, found {digest}"
+        raise ArchiveError(f"{amiss}; {remedy}")
     return digests["sha256"]
 
 
@@ -136,10 +109,11 @@ def unpack(path: Path, archive: Archive, target: Path, remedy: str, lookalikes: 
         The target cannot be written, for example because the disk is full.
     """
     try:
-        with _opened(path, archive.name) as members:
+        with opened(path, archive.name) as members:
             wanted, others = _sorted_out(members, archive, path)
             if not wanted:
-                raise ArchiveError(_not_meant(path, archive, others, lookalikes))
+                what = _lookalike(path, others, lookalikes)
+                raise ArchiveError(what or f"{path}: holds no member like {archive.members!r}; is it {archive.name}?")
             _check_room(wanted, path, target)
             told = time.monotonic()
             for number, (name, member) in enumerate(wanted.items()):
@@ -151,76 +125,43 @@ def unpack(path: Path, archive: Archive, target: Path, remedy: str, lookalikes: 
                 for member in others:
                     for _ in _chunks(member, path):
                         pass  # for the sake of its checksum
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ArchiveError(f"{path}: a damaged archive ({_first_line(error)}); {remedy}") from error
     except ArchiveError as error:
         raise ArchiveError(f"{error}; {remedy}") from error
     return len(wanted)
 
 
-def _not_meant(path: Path, archive: Archive, others: Iterable[_Member], lookalikes: Iterable[Lookalike]) -> str:
-    """Say what an archive without a wanted member is taken for."""
-    for lookalike in lookalikes:
-        if any(re.match(lookalike.pattern, member.path) for member in others):
-            return f"{path} is {lookalike.what}"
-    return f"{path}: holds no member like {archive.members!r}; is it {archive.name}?"
+def _another(path: Path, archive: Archive, lookalikes: Sequence[Lookalike]) -> str | None:
+    """Say which lookalike a copy is that is not the published file; one that is damaged is none."""
+    if not lookalikes:
+        return None
+    try:
+        with opened(path, archive.name) as members:
+            return _lookalike(path, _sorted_out(members, archive, path)[1], lookalikes)
+    except (*DAMAGE, OSError, ArchiveError):
+        return None
+
+
+def _lookalike(path: Path, members: Iterable[Member], lookalikes: Iterable[Lookalike]) -> str | None:
+    """Tell a lookalike by the paths of its members."""
+    for member in members:
+        for lookalike in lookalikes:
+            if re.match(lookalike.pattern, member.path):
+                return f"{path} is {lookalike.what}"
+    return None
 
 
 def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-@contextmanager
-def _opened(path: Path, name: str) -> Iterator[Iterator[_Member]]:
-    """Open by the published name's suffix, since a copy in a cache may bear any name."""
-    if name.endswith(".zip"):
-        with zipfile.ZipFile(path) as opened:
-            yield _zip_members(opened, path)
-    elif name.endswith((".tar", ".tar.gz", ".tgz")):
-        with path.open("rb") if name.endswith(".tar") else gzip.open(path) as stream:
-            bounded = BoundedTar(cast(IO[bytes], stream), path)
-            with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as opened_tar:
-                yield _tar_members(opened_tar, bounded, path)
-    else:
-        yield iter([_Member(name, path.stat().st_size, lambda: path.open("rb"))])
-
-
-def _zip_members(opened: zipfile.ZipFile, path: Path) -> Iterator[_Member]:
-    for info in opened.infolist():
-        if info.is_dir():
-            continue
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise ArchiveError(f"{path}: member {info.filename!r} is a link, which no benchmark has")
-        if info.flag_bits & 0x1:
-            raise ArchiveError(f"{path}: member {info.filename!r} is encrypted, which no benchmark is")
-        yield _Member(info.filename, info.file_size, lambda info=info: opened.open(info))  # type: ignore[misc]
-
-
-def _tar_members(opened: tarfile.TarFile, stream: BoundedTar, path: Path) -> Iterator[_Member]:
-    for info in opened:
-        stream.next_member()
-        if info.isdir():
-            continue
-        if not info.isreg():
-            raise ArchiveError(f"{path}: member {info.name!r} is a link or a device, which no benchmark has")
-
-        def reader(info: tarfile.TarInfo = info) -> IO[bytes]:
-            file = opened.extractfile(info)
-            assert file is not None  # regular files have content
-            return file
-
-        yield _Member(info.name, info.size, reader)
-    stream.content()
-    while stream.read(_CHUNK):
-        pass  # to the very end, where a compressed tar has its checksum
-
-
-def _sorted_out(members: Iterator[_Member], archive: Archive, path: Path) -> tuple[dict[str, _Member], list[_Member]]:
+def _sorted_out(members: Iterator[Member], archive: Archive, path: Path) -> tuple[dict[str, Member], list[Member]]:
     """Part what is wanted, by its path to be, from the rest; count, sizes and paths of both are checked."""
     strip, pattern = re.compile(archive.strip), re.compile(archive.members)
     most = path.stat().st_size * _MOST_GROWTH + _FREE_GROWTH
-    wanted: dict[str, _Member] = {}
-    others: list[_Member] = []
+    wanted: dict[str, Member] = {}
+    others: list[Member] = []
     declared = 0
     for count, member in enumerate(members, start=1):
         declared += member.size
@@ -250,7 +191,7 @@ def _leaves(member: str) -> bool:
     return pure.is_absolute() or ".." in pure.parts or re.search(r"[\\\x00:]", member) is not None
 
 
-def _check_room(wanted: dict[str, _Member], path: Path, target: Path) -> None:
+def _check_room(wanted: dict[str, Member], path: Path, target: Path) -> None:
     """Refuse what the disk cannot hold before anything is written."""
     declared = sum(member.size for member in wanted.values())
     free = shutil.disk_usage(target).free
@@ -260,7 +201,7 @@ def _check_room(wanted: dict[str, _Member], path: Path, target: Path) -> None:
         )
 
 
-def _write(member: _Member, target: Path, path: Path) -> None:
+def _write(member: Member, target: Path, path: Path) -> None:
     """Copy one member; exactly the declared bytes, or an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     left = member.size
@@ -275,7 +216,7 @@ def _write(member: _Member, target: Path, path: Path) -> None:
         raise ArchiveError(f"{path}: member {member.path!r} holds {relation} bytes than its declared {member.size}")
 
 
-def _chunks(member: _Member, path: Path) -> Iterator[bytes]:
+def _chunks(member: Member, path: Path) -> Iterator[bytes]:
     """Read a member; a place in the archive that does not exist is damage, and no fault of this disk."""
     try:
         with member.open() as source:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gald.datasets._spec import Archive
+from gald.datasets._spec import Archive, Lookalike
 from gald.download.archives import verify
 from gald.download.login import Account
 from gald.download.part import Part, SourceError, Version
@@ -34,7 +35,14 @@ class Fetched(NamedTuple):
     remedy: str
 
 
-def fetch(archive: Archive, folder: Path, account: Account | None, stop: threading.Event) -> Fetched | None:
+def fetch(
+    archive: Archive,
+    folder: Path,
+    account: Account | None,
+    stop: threading.Event,
+    *,
+    lookalikes: Sequence[Lookalike] = (),
+) -> Fetched | None:
     """Find or download one archive.
 
     Parameters
@@ -47,6 +55,8 @@ def fetch(archive: Archive, folder: Path, account: Account | None, stop: threadi
         Of the archive's host, if it asks for a login and there are user name and password.
     stop : Event
         Ends a download; what has arrived stays.
+    lookalikes : sequence of Lookalike
+        Archives that are taken for this one, to be named if a copy is one of them.
 
     Returns
     -------
@@ -64,7 +74,7 @@ def fetch(archive: Archive, folder: Path, account: Account | None, stop: threadi
     """
     local = here(archive, folder)
     if local is not None:
-        copy = _at_hand(local, archive, in_mirror=local.parent != folder)
+        copy = _at_hand(local, archive, lookalikes, in_mirror=local.parent != folder)
         Part(folder, archive.name).drop()  # begun before the copy was laid there
         return copy
     failures: list[str] = []
@@ -90,12 +100,12 @@ def _addresses(archive: Archive, begun: Version | None, *, may_log_in: bool) -> 
     return sorted(found, key=lambda address: begun is None or address.shown != begun.url)
 
 
-def _at_hand(local: Path, archive: Archive, *, in_mirror: bool) -> Fetched:
+def _at_hand(local: Path, archive: Archive, lookalikes: Sequence[Lookalike], *, in_mirror: bool) -> Fetched:
     """Take a copy that is there, once it is verified."""
     remedy = f"replace it, or unset {MIRROR}" if in_mirror else _DELETE
     if local.stat().st_size > _TELL_FROM:
         _log.info("%s: verifying the copy that is there", archive.name)
-    digest = verify(local, archive, remedy)
+    digest = verify(local, archive, remedy, lookalikes)
     if in_mirror:
         return Fetched(local, "mirror", digest, remedy)
     return Fetched(local, _noted(local, digest), digest, remedy)

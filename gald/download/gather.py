@@ -49,7 +49,7 @@ def gather(spec: DatasetSpec, folder: Path) -> list[Fetched]:
 
     def one(archive: Archive, stop: threading.Event) -> Fetched | None:
         account = accounts.get(archive.login) if archive.login is not None else None
-        return fetch(archive, folder, account, stop)
+        return fetch(archive, folder, account, stop, lookalikes=spec.lookalikes)
 
     results = in_parallel(one, spec.archives)
     found = [result for result in results if isinstance(result, Fetched)]

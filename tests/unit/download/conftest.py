@@ -2,8 +2,11 @@
 
 import hashlib
 import http.server
+import io
+import tarfile
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import Message
@@ -15,6 +18,7 @@ import pytest
 
 from gald.datasets._spec import Archive, Login
 from gald.download import transfer
+from gald.download.archives import unpack
 from gald.download.fetch import Fetched, fetch
 from gald.errors import ArchiveError
 
@@ -31,8 +35,7 @@ class Page:
     A fault is a word and sometimes a number: ``cut 1000`` sends so many bytes and hangs up, ``stall 1000`` falls silent
     instead, ``alter`` flips a bit, ``whole`` answers 200 to a Range, ``shifted`` names another range than was asked
     for, ``416``, ``503`` and so on are statuses, ``busy 1`` is a 503 that asks to wait a second (or until a date),
-    ``html`` is a form,
-    ``empty`` a 200 without content, ``pause`` delays, ``meet`` answers when three are asking.
+    ``html`` is a form, ``empty`` a 200 without content, ``pause`` delays, ``meet`` answers when three are asking.
     """
 
     content: bytes = CONTENT
@@ -240,3 +243,30 @@ def refused(wanted: Archive, folder: Path, match: str) -> list[str]:
         fetch(wanted, folder, None, threading.Event())
     assert "\n" not in str(caught.value)
     return sorted(path.name for path in folder.iterdir())
+
+
+def make_zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def make_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def unpack_refused(path: Path, archive: Archive, match: str) -> None:
+    """Expect one ArchiveError that names the file and ends with the remedy."""
+    target = path.parent / "target"
+    target.mkdir(exist_ok=True)
+    with pytest.raises(ArchiveError, match=match) as caught:
+        unpack(path, archive, target, "get it again")
+    assert path.name in str(caught.value)
+    assert str(caught.value).endswith("get it again")
+    assert "\n" not in str(caught.value)

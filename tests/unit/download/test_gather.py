@@ -6,8 +6,6 @@ import io
 import json
 import os
 import shutil
-import threading
-import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +16,7 @@ import pytest
 from gald import paths
 from gald.datasets import camvid
 from gald.datasets._spec import Archive, DatasetSpec, Lookalike
-from gald.download import parallel, space
-from gald.download.parallel import in_parallel
+from gald.download import space
 from gald.download.run import archives_folder, download, files
 from gald.errors import ArchiveError
 
@@ -196,6 +193,17 @@ def test_a_lookalike_under_the_right_name(
     refused(r"two\.zip is an oddity; delete it and run the command again")
 
 
+def test_the_full_ade20k_under_the_right_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another size and digest, which would say nothing but that."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GALD_MIRROR", raising=False)
+    folder = archives_folder("full", "ade20k")
+    folder.mkdir(parents=True)
+    (folder / "ADEChallengeData2016.zip").write_bytes(zipped("ADE20K_2016_07_26/images"))
+    with pytest.raises(ArchiveError, match=r"ADEChallengeData2016\.zip is the full ADE20K dataset, .*; delete it and"):
+        download("full", "ade20k", SimpleNamespace(seed=0, source=lambda _: "challenge"))
+
+
 def test_room_for_archives_and_what_is_in_them(
     benchmark_of_three: DatasetSpec, site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,44 +261,6 @@ def test_data_elsewhere(benchmark_of_three: DatasetSpec, tmp_path: Path, monkeyp
     assert str(tmp_path) not in json.dumps(run())
     assert (tmp_path / "other" / "disk" / "raw" / "full" / "camvid" / "raw.json").is_file()
     assert not (tmp_path / "data").exists()
-
-
-def test_order_and_failures_of_parallel_work() -> None:
-    running: set[int] = set()
-    most = 0
-    lock = threading.Lock()
-
-    def work(number: int, _: threading.Event) -> int:
-        nonlocal most
-        with lock:
-            running.add(number)
-            most = max(most, len(running))
-        time.sleep(0.02 * (number % 3))
-        with lock:
-            running.discard(number)
-        if number == 5:
-            raise ArchiveError("five")
-        return number
-
-    results = in_parallel(work, range(9))
-    assert [str(result) for result in results] == ["0", "1", "2", "3", "4", "five", "6", "7", "8"]
-    assert 2 <= most <= parallel.WORKERS
-
-
-def test_an_error_of_another_kind_ends_all_at_once() -> None:
-    started, stopped = threading.Barrier(3), threading.Event()
-
-    def work(number: int, stop: threading.Event) -> None:
-        if number == 0:
-            started.wait(60)  # the others are under way
-            raise OSError("disk full")
-        started.wait(60)
-        if stop.wait(60):
-            stopped.set()
-
-    with pytest.raises(OSError, match="disk full"):
-        in_parallel(work, range(3))
-    assert stopped.wait(60)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
