@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gald.datasets._spec import Archive, DatasetSpec, Login
 from gald.download.fetch import Fetched, fetch
-from gald.download.login import Account, advice, credentials
+from gald.download.login import Account, advice, credentials, half_told
 from gald.download.parallel import in_parallel
 from gald.download.part import SourceError
 from gald.download.places import MIRROR, OFFLINE, here, mirrors, offline
@@ -101,6 +101,8 @@ def _message(
     if missing:
         wanted = "; ".join(f"{archive.name} from {archive.page}{_known(archive)}" for archive in missing)
         lines.append(f"full/{spec.name} needs archives that a person must get: {wanted}")
+        halves = {archive.login: half_told(archive.login) for archive in missing if archive.login is not None}
+        lines += [f"{half}." for half in halves.values() if half is not None]
     if any(isinstance(error, SourceError) for _, error in amiss):
         lines.append(_network_advice(folder))
     logins = {

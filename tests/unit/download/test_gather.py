@@ -17,6 +17,7 @@ from gald import paths
 from gald.datasets import camvid
 from gald.datasets._spec import Archive, DatasetSpec, Lookalike
 from gald.download import space
+from gald.download.login import credentials_file, half_told
 from gald.download.run import archives_folder, download, files
 from gald.errors import ArchiveError
 
@@ -145,8 +146,24 @@ def test_no_account(benchmark_of_three: DatasetSpec, site: Any, tmp_path: Path) 
         "GALD_MIRROR",
     ):
         assert part in text
+    assert "is set, but" not in text
     archives_folder("full", "camvid").joinpath("three.zip").write_bytes(CONTENTS["three"])
     assert [archive["source"] for archive in run()["archives"]][2] == "by hand"
+
+
+@pytest.mark.parametrize(("told", "missing"), [("SITE_USERNAME", "SITE_PASSWORD"), ("SITE_PASSWORD", "SITE_USERNAME")])
+def test_half_an_account(
+    benchmark_of_three: DatasetSpec, site: Any, monkeypatch: pytest.MonkeyPatch, told: str, missing: str
+) -> None:
+    monkeypatch.setenv(told, "never-shown")
+    text = refused("needs archives that a person must get: three.zip from https://page")
+    assert f"\n{told} is set, but {missing} is not.\n  1. Register at" in text
+    assert "never-shown" not in text
+    path = credentials_file(site.login)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"username": "someone@example.org", "password": "hunter2-never-shown"}))
+    assert half_told(site.login) is None  # the file of the official client has both
+    run()
 
 
 def test_by_hand(benchmark_of_three: DatasetSpec, site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
