@@ -110,11 +110,11 @@ def unpack(path: Path, archive: Archive, target: Path, remedy: str, lookalikes: 
     """
     try:
         with opened(path, archive.name) as members:
-            wanted, others = _sorted_out(members, archive, path)
+            wanted, others = _bounded(members, archive, path)
             if not wanted:
-                what = _lookalike(path, others, lookalikes)
+                what = lookalike(path, others, lookalikes)
                 raise ArchiveError(what or f"{path}: holds no member like {archive.members!r}; is it {archive.name}?")
-            _check_room(wanted, path, target)
+            check_room(wanted.values(), path, target)
             told = time.monotonic()
             for number, (name, member) in enumerate(wanted.items()):
                 if time.monotonic() - told >= _TELL_S:
@@ -138,17 +138,17 @@ def _another(path: Path, archive: Archive, lookalikes: Sequence[Lookalike]) -> s
         return None
     try:
         with opened(path, archive.name) as members:
-            return _lookalike(path, _sorted_out(members, archive, path)[1], lookalikes)
+            return lookalike(path, _bounded(members, archive, path)[1], lookalikes)
     except (*DAMAGE, OSError, ArchiveError):
         return None
 
 
-def _lookalike(path: Path, members: Iterable[Member], lookalikes: Iterable[Lookalike]) -> str | None:
+def lookalike(path: Path, members: Iterable[Member], lookalikes: Iterable[Lookalike]) -> str | None:
     """Tell a lookalike by the paths of its members."""
     for member in members:
-        for lookalike in lookalikes:
-            if re.match(lookalike.pattern, member.path):
-                return f"{path} is {lookalike.what}"
+        for one in lookalikes:
+            if re.match(one.pattern, member.path):
+                return f"{path} is {one.what}"
     return None
 
 
@@ -156,19 +156,51 @@ def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _sorted_out(members: Iterator[Member], archive: Archive, path: Path) -> tuple[dict[str, Member], list[Member]]:
-    """Part what is wanted, by its path to be, from the rest; count, sizes and paths of both are checked."""
-    strip, pattern = re.compile(archive.strip), re.compile(archive.members)
+def _bounded(members: Iterator[Member], archive: Archive, path: Path) -> tuple[dict[str, Member], list[Member]]:
+    """Sort members out, of which an archive may hold so many, and plausibly unpack to so many bytes."""
     most = path.stat().st_size * _MOST_GROWTH + _FREE_GROWTH
+    return sorted_out(members, archive, path, most_bytes=most, most_files=_MOST_FILES)
+
+
+def sorted_out(
+    members: Iterable[Member], archive: Archive, path: Path, *, most_bytes: float, most_files: float
+) -> tuple[dict[str, Member], list[Member]]:
+    """Part what is wanted from the rest; count, sizes and paths of both are checked.
+
+    Parameters
+    ----------
+    members : iterable of Member
+        All that is there.
+    archive : Archive
+        Says which members are wanted, and what leading part of their paths to cut off.
+    path : Path
+        Where they are, for messages.
+    most_bytes, most_files : float
+        What all of them together may have.
+
+    Returns
+    -------
+    wanted : dict
+        By its path to be.
+    others : list of Member
+
+    Raises
+    ------
+    ArchiveError
+        Too many members, too large ones, or unsafe ones.
+    """
+    strip, pattern = re.compile(archive.strip), re.compile(archive.members)
     wanted: dict[str, Member] = {}
     others: list[Member] = []
     declared = 0
     for count, member in enumerate(members, start=1):
         declared += member.size
-        if declared > most:
-            raise ArchiveError(f"{path}: would unpack to {declared} bytes, more than the {most} that are plausible")
-        if count > _MOST_FILES:
-            raise ArchiveError(f"{path}: more than {_MOST_FILES} members, which no benchmark has")
+        if declared > most_bytes:
+            raise ArchiveError(
+                f"{path}: would unpack to {declared} bytes, more than the {most_bytes} that are plausible"
+            )
+        if count > most_files:
+            raise ArchiveError(f"{path}: more than {most_files} members, which no benchmark has")
         start = strip.match(member.path)
         name = member.path[start.end() if start else 0 :]
         if _leaves(member.path) or _leaves(name):
@@ -191,9 +223,9 @@ def _leaves(member: str) -> bool:
     return pure.is_absolute() or ".." in pure.parts or re.search(r"[\\\x00:]", member) is not None
 
 
-def _check_room(wanted: dict[str, Member], path: Path, target: Path) -> None:
-    """Refuse what the disk cannot hold before anything is written."""
-    declared = sum(member.size for member in wanted.values())
+def check_room(wanted: Iterable[Member], path: Path, target: Path) -> None:
+    """Refuse what the disk of an existing folder cannot hold before anything is written there."""
+    declared = sum(member.size for member in wanted)
     free = shutil.disk_usage(target).free
     if declared > free:
         raise OSError(

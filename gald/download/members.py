@@ -1,12 +1,14 @@
 """What is in an archive: a zip, a tar (compressed or not), or any other file, which is its own only member.
 
-Links and encrypted members are refused here, and so is a tar whose headers or end have no end.
+Links and encrypted members are refused here, and so is a tar whose headers or end have no end. A folder that somebody
+has unpacked archives into is listed in the same form; there, links are how people keep large data, and are followed.
 """
 
 from __future__ import annotations
 
 import gzip
 import lzma
+import os
 import stat
 import tarfile
 import zipfile
@@ -14,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
@@ -33,6 +36,12 @@ DAMAGE = (
     ValueError,
 )
 """What the libraries raise about an archive that is not whole."""
+
+
+_ODD = ":\\"  # in a name: what other systems note about a file, or their paths
+_TAR = (".tar", ".tar.gz", ".tgz")
+PACKED = (".zip", *_TAR)
+"""Suffixes of archives with members; anything else is a plain file."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ def opened(path: Path, name: str) -> Iterator[Iterator[Member]]:
     if name.endswith(".zip"):
         with zipfile.ZipFile(path) as opened:
             yield _zip_members(opened, path)
-    elif name.endswith((".tar", ".tar.gz", ".tgz")):
+    elif name.endswith(_TAR):
         with path.open("rb") if name.endswith(".tar") else gzip.open(path) as stream:
             bounded = BoundedTar(cast(IO[bytes], stream), path)
             with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as opened_tar:
@@ -98,3 +107,28 @@ def _tar_members(opened: tarfile.TarFile, stream: BoundedTar, path: Path) -> Ite
 
         yield Member(info.name, info.size, reader)
     stream.to_end()
+
+
+def in_folder(folder: Path) -> Iterator[Member]:
+    """List the files of an unpacked tree, each folder once, whatever links lead there.
+
+    Hidden files, as those that file managers leave, are passed over, and names that no benchmark has.
+
+    Parameters
+    ----------
+    folder : Path
+        Paths are below it.
+    """
+    seen: set[Path] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = Path(place).resolve()
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        for name in [] if real in seen else sorted(names):
+            path = Path(place, name)
+            if not name.startswith(".") and not set(name) & set(_ODD) and path.is_file():
+                yield Member(path.relative_to(folder).as_posix(), path.stat().st_size, partial(_read, path))
+        seen.add(real)
+
+
+def _read(path: Path) -> IO[bytes]:
+    return path.open("rb")
