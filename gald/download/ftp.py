@@ -74,6 +74,8 @@ def _retrieve(address: Address, part: Part, archive: Archive, timeout: float) ->
         else:
             part.begin(version)
         part.expect(version.total)
+        if rest and rest == version.total:
+            return  # another source has sent all of it, and servers differ in what they answer to no rest at all
         server.retrbinary(f"RETR {path}", part.write, _CHUNK, rest or None)
 
 

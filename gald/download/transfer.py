@@ -62,7 +62,7 @@ def transfer(address: Address, archive: Archive, folder: Path, account: Account 
     failures, furthest = 0, part.size
     while True:
         try:
-            if not _is_there(part, address.shown, pinned=bool(archive.digests)):
+            if not _is_there(part, address.shown):
                 _ask(address, part, archive, account)
             return _verified(part, archive, address.shown)
         except StitchError as error:
@@ -79,10 +79,10 @@ def transfer(address: Address, archive: Archive, folder: Path, account: Account 
         part.pause(pause)
 
 
-def _is_there(part: Part, url: str, *, pinned: bool) -> bool:
+def _is_there(part: Part, url: str) -> bool:
     """Whether a command was killed between the last byte and the verification."""
     version = part.version
-    return version is not None and part.whole and (version.url == url or pinned)
+    return version is not None and version.url == url and part.whole
 
 
 def _ask(address: Address, part: Part, archive: Archive, account: Account | None) -> None:

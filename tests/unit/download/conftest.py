@@ -21,6 +21,7 @@ from gald.download import transfer
 from gald.download.archives import unpack
 from gald.download.fetch import Fetched, fetch
 from gald.errors import ArchiveError
+from tests.unit.download.ftp_server import FtpSite, serving
 
 CONTENT = bytes(range(256)) * 8000  # some 2 MB
 HALF = len(CONTENT) // 2
@@ -215,6 +216,13 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         handler.site.closing.set()
         listening.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def ftp_site(site: Site) -> Iterator[FtpSite]:
+    """A server of FTP, with what holds for the site."""
+    with serving() as found:
+        yield found
 
 
 @pytest.fixture

@@ -277,13 +277,17 @@ def test_a_file_of_another_length_is_not_continued(site: Any, folder: Path) -> N
     assert site.ranges()[-2:] == [f"bytes={BEGUN}-", None]
 
 
+@pytest.mark.parametrize("kind", ["http", "ftp"])
 def test_a_whole_part_of_a_source_that_is_asked_no_more(
-    site: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+    site: Any, ftp_site: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     wanted = of_two(site)
     with monkeypatch.context() as patch:
         patch.setattr(part.Part, "finish", lambda *_: (_ for _ in ()).throw(RuntimeError))
         with pytest.raises(RuntimeError):
             fetch(wanted, folder, None, threading.Event())
-    get(dataclasses.replace(wanted, urls=wanted.urls[1:]), folder)
-    assert len(site.asked) == 1
+    ftp_site.content = CONTENT
+    url = wanted.urls[1] if kind == "http" else f"{ftp_site.url}/a.zip"
+    assert get(dataclasses.replace(wanted, urls=(url,)), folder).source == url
+    assert site.sent == len(CONTENT)
+    assert not any(line.startswith("RETR") for line in ftp_site.asked)
