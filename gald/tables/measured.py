@@ -37,6 +37,23 @@ class _Protocol(_Part):
     classes: int
 
 
+class _Code(_Part):
+    commit: str | None
+    digest: str
+
+
+class _Environment(_Part):
+    cpu: str
+    device: str
+
+
+class _Trained(_Part):
+    code: _Code
+    environment: _Environment
+    determinism: str
+    resumed_from: list[dict[str, Any]]
+
+
 class _Metrics(_Part):
     """What tables and comparisons read of a metrics file, whatever else it holds."""
 
@@ -56,6 +73,7 @@ class _Metrics(_Part):
     evaluation_code_digest: str
     params_sha256: str
     evaluate_sha256: str
+    trained: _Trained | None = None
 
     @model_validator(mode="after")
     def _check(self) -> _Metrics:
@@ -81,16 +99,10 @@ def measure(run: Run, edition: str) -> Measured:
         The run or its metrics are missing, the metrics belong to other weights, to another edition of the data, or
         were written by an older version; the message ends with the command to run.
     """
-    run_file, metrics_file = paths.run_json(run.name), paths.metrics(run.name)
-    if not run_file.exists():
-        raise StaleMetrics(
-            f"{run_file} is missing: run `gald train {run.name}`, then `gald evaluate {run.name}`, or `snakemake` with "
-            "the suite, which makes all that is missing"
-        )
+    metrics_file = paths.metrics(run.name)
     metrics = _read(metrics_file, f"run `gald evaluate {run.name}`")
-    if metrics.get("run_sha256") != sha256(run_file):
-        raise StaleMetrics(f"{metrics_file} belongs to other weights than {run_file}: run `gald evaluate {run.name}`")
     _refuse_malformed(metrics, metrics_file, run)
+    record = _record(run, metrics)
     if metrics["edition"] != edition:
         raise StaleMetrics(
             f"{metrics_file} was measured on edition {metrics['edition']!r}, the table is about {edition!r}, and the "
@@ -102,9 +114,30 @@ def measure(run: Run, edition: str) -> Measured:
         row=run.row,
         seed=run.seed,
         metrics=metrics,
-        record=_read(run_file, f"run `gald train {run.name}`"),
+        record=record,
         params_match=metrics["params_sha256"] == run.digest() and metrics["evaluate_sha256"] == run.evaluate_digest(),
     )
+
+
+def _record(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
+    """How the run was trained: of its run.json, or as its scores say where there is nothing but published scores.
+
+    A run whose folder is there, but not its run.json, is being trained or has failed: its scores are of other weights.
+    """
+    run_file, metrics_file = paths.run_json(run.name), paths.metrics(run.name)
+    if run_file.exists():
+        if metrics.get("run_sha256") != sha256(run_file):
+            raise StaleMetrics(
+                f"{metrics_file} belongs to other weights than {run_file}: run `gald evaluate {run.name}`"
+            )
+        return _read(run_file, f"run `gald train {run.name}`")
+    trained = metrics.get("trained")
+    if run_file.parent.exists() or paths.checkpoint_dir(run.name).exists() or not isinstance(trained, dict):
+        raise StaleMetrics(
+            f"{run_file} is missing: run `gald train {run.name}`, then `gald evaluate {run.name}`, or `snakemake` with "
+            "the suite, which makes all that is missing"
+        )
+    return trained
 
 
 def _read(path: Path, remedy: str) -> dict[str, Any]:

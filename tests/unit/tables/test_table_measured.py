@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -9,6 +10,7 @@ from gald import paths
 from gald.commands._compare_counts import read
 from gald.commands.power import power
 from gald.errors import StaleMetrics
+from gald.evaluate.record import TRAINED
 from gald.files import sha256, write_json
 from gald.params import SCORES
 from gald.tables.run import build_table
@@ -68,3 +70,29 @@ def test_an_absent_class_is_no_damage(suite):
         metrics = json.loads(paths.metrics(run.name).read_text())
         write_json(paths.metrics(run.name), metrics | {"scores": metrics["scores"] | {"object_found_4": None}})
     build_table(suite, "components")
+
+
+def test_published_scores_alone_make_the_same_table(suite):
+    for run in suite.runs:
+        record = json.loads(paths.run_json(run.name).read_text())
+        metrics = json.loads(paths.metrics(run.name).read_text())
+        write_json(paths.metrics(run.name), metrics | {"trained": {key: record[key] for key in TRAINED}})
+    table = paths.table(suite.name, "components", "md")
+    build_table(suite, "components")
+    before = table.read_text()
+    shutil.rmtree("runs")  # what a clone brings: scores without weights
+    table.unlink()
+    build_table(suite, "components")
+    assert table.read_text() == before
+    assert power(suite.name)
+    run = suite.runs[0]
+    state = [paths.run_dir(run.name), paths.checkpoint_dir(run.name)]
+    for folder in state:  # one that is being trained, or has failed: its scores are of other weights
+        folder.mkdir(parents=True)
+        with pytest.raises(StaleMetrics, match=r"run\.json is missing: run `gald train"):
+            build_table(suite, "components")
+        folder.rmdir()
+    changed = json.loads(paths.metrics(run.name).read_text()) | {"trained": {"code": {}}}
+    write_json(paths.metrics(run.name), changed)
+    with pytest.raises(StaleMetrics, match=r"trained\.code\.commit: is missing; it is damaged"):
+        build_table(suite, "components")
