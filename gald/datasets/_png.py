@@ -74,7 +74,8 @@ def encode_mask(mask: NDArray[np.uint8]) -> bytes:
     import imagecodecs
 
     png = imagecodecs.PNG
-    return bytes(imagecodecs.png_encode(mask, _LEVEL, strategy=png.STRATEGY.RLE, filter=png.FILTER.NONE))
+    rows = np.ascontiguousarray(mask)  # as the encoder takes them, and nothing else
+    return bytes(imagecodecs.png_encode(rows, _LEVEL, strategy=png.STRATEGY.RLE, filter=png.FILTER.NONE))
 
 
 def _header(content: bytes) -> _Header | None:
