@@ -180,8 +180,8 @@ def rounded_up(value: float) -> float:
     >>> rounded_up(0.01452), rounded_up(0.5), rounded_up(0.0301)
     (0.015, 0.5, 0.031)
     """
-    places = 1 - math.floor(math.log10(value))
-    return math.ceil(round(value * 10**places, 6)) / 10**places
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(round(value / unit, 6)) * unit:.2g}")
 
 
 def _heat(
