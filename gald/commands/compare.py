@@ -14,6 +14,7 @@ from gald.commands import _compare_pictures as pictures
 from gald.commands._compare_counts import Side, changes, read, remarks
 from gald.commands._compare_page import render
 from gald.commands._compare_rows import Row, Section, sections
+from gald.commands._results_folder import check_folder
 from gald.errors import DatasetError, ModelError, StaleMetrics
 from gald.files import write_text
 from gald.params import Run
@@ -46,12 +47,13 @@ def compare(first: Run, second: Run, out: Path) -> str:
     Raises
     ------
     ParamsError
-        They are one run, or of different benchmarks, splits or protocols.
+        They are one run, or of different benchmarks, splits or protocols; or a file is where the folder would be.
     StaleMetrics
         Metrics or counts are missing, damaged, of other weights, or of different prepared data.
     DatasetError
         The split has no labels.
     """
+    check_folder(out)
     one, other = read(first, second)
     resampled = paired_bootstrap(one.per_class, other.per_class)
     shown = sections(one, other)
@@ -95,7 +97,8 @@ def _tables(shown: Sequence[Section]) -> Iterator[str]:
         if section.ranked and len(rows) > 2 * _EACH_WAY:
             left_out = [f"... {len(rows) - 2 * _EACH_WAY} more ...", "", "", ""]
             rows = [*rows[:_EACH_WAY], left_out, *rows[-_EACH_WAY:]]
-        yield from ("", f"## {section.title}", "", *aligned([["", "first (%)", "second (%)", "difference"], *rows]))
+        head = ["", "first (%)", "second (%)", "difference"]
+        yield from ("", f"## {section.title}", "", section.text, "", *aligned([head, *rows]))
 
 
 def _cells(row: Row) -> list[str]:
