@@ -201,8 +201,3 @@ def lock(name: str) -> Path:
 def suite_params(suite: str) -> Path:
     """Params file of a suite."""
     return PARAMS / "suites" / f"{suite}.yaml"
-
-
-def table_params(name: str) -> Path:
-    """Params file of a table."""
-    return PARAMS / "tables" / f"{name}.yaml"

@@ -122,18 +122,19 @@ def union_length(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def spell(seconds: float) -> str:
-    """Round a duration to what a reader can use.
+    """Spell a duration with two digits, in the unit that two digits suffice for.
 
     Examples
     --------
-    >>> spell(7), spell(95), spell(5400), spell(200000)
-    ('10 s', '2 min', '1.5 h', '2.3 days')
+    >>> spell(7), spell(95), spell(270), spell(5400), spell(200000), spell(1e6)
+    ('7 s', '95 s', '4.5 min', '90 min', '56 h', '11.6 days')
     """
-    if seconds < 55:
-        return f"{max(10, round(seconds, -1)):.0f} s"
-    if seconds < 3570:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 86400 else f"{seconds / 86400:.1f} days"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    for unit, length in (("min", 60), ("h", 3600)):
+        if seconds < 99.5 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds / 86400:.1f} days"
 
 
 def _runs_left(suite: Suite) -> bool:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from gald.datasets import IGNORE_INDEX
 from gald.datasets._reader import Windows
-from gald.params import TrainParams
+from gald.params import Box, TrainParams
 from gald.photometric import Changes, distort
 
 PADDING_COLOUR = (124, 116, 104)  # mean colour of ImageNet, so that padding is close to zero once normalised
@@ -143,6 +143,32 @@ def augment(
     return image_crop, mask_crop
 
 
+def scaled_size(size: Size, image_size: Size | Box | None, scale: float = 1.0) -> Size:
+    """Size of an image that is resized to `image_size` and then scaled, rounded once.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Height and width of the image.
+    image_size : (int, int), Box or None
+        Height and width that it is resized to; or the sides that it is made as large as they allow, its ratio kept
+        (mmsegmentation's ``keep_ratio``, which rounds the sides of the box before); None for none of this.
+    scale : float
+        Above 0.
+
+    Examples
+    --------
+    >>> scaled_size((480, 640), None, 0.5), scaled_size((480, 640), (180, 240), 0.5)
+    ((240, 320), (90, 120))
+    >>> scaled_size((480, 640), Box(long_side=2048, short_side=512)), scaled_size((1024, 64), Box(long_side=512, short_side=512))
+    ((512, 683), (512, 32))
+    """  # noqa: E501 - what is compared stands on one line
+    if isinstance(image_size, Box):
+        scale *= min(image_size.long_side / max(size), image_size.short_side / min(size))
+    base = image_size if isinstance(image_size, tuple) else size
+    return max(1, round(base[0] * scale)), max(1, round(base[1] * scale))
+
+
 def span(source: int, scaled: int, crop: int, uniform: float) -> Span:
     """Choose what a crop shows of one axis.
 
@@ -259,8 +285,7 @@ def _shown(mask: Pixels, draws: Draws, params: TrainParams) -> tuple[Span, Span,
     """Rows, columns and resized mask of the first crop that is balanced enough, or of the last one."""
     low, high = params.scale_range
     scale = low + (high - low) * draws.scale
-    base = params.image_size or (mask.shape[0], mask.shape[1])
-    height, width = (max(1, round(length * scale)) for length in base)
+    height, width = scaled_size((mask.shape[0], mask.shape[1]), params.image_size, scale)
     crop_height, crop_width = params.crop_size
     for top, left in ((draws.top, draws.left), *draws.others):
         rows = span(mask.shape[0], height, crop_height, top)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from gald.cli._verb import Verb
 from gald.errors import ParamsError
@@ -20,6 +21,9 @@ def add(verb: Verb) -> None:
     ):
         one = verb(name, action, text)
         one.add_argument("data", metavar="EDITION/DATASET", help="for example mini/camvid")
+        if name == "download":
+            help_ = "take the files of the real benchmark from the folder that its archives were unpacked into already"
+            one.add_argument("--unpacked", type=Path, metavar="FOLDER", help=help_)
         if name == "prepare":
             one.add_argument("--processes", type=int, metavar="N", help="instead of what params/base.yaml says")
     verb("datasets", _datasets, "list the benchmarks: what is here, what is missing, and the next command to type")
@@ -29,7 +33,10 @@ def _download(args: argparse.Namespace) -> None:
     from gald.download.run import download
     from gald.params import data_params
 
-    download(*edition_and_dataset(args.data), data_params()[0])
+    edition, dataset = edition_and_dataset(args.data)
+    if args.unpacked is not None and edition != "full":
+        raise ParamsError(f"{args.data}: --unpacked goes with the real benchmark, full/{dataset}; a miniature is drawn")
+    download(edition, dataset, data_params()[0], unpacked=args.unpacked)
 
 
 def _prepare(args: argparse.Namespace) -> None:

@@ -77,6 +77,8 @@ def _add_views(verb: Verb) -> None:
     one.add_argument("suite", metavar="SUITE", help=SUITE)
     one.add_argument("table", metavar="TABLE", nargs="?", help="one table; all that show scores if not given")
     one.add_argument("--difference", type=float, metavar="POINTS", help="instead of 0.1, 0.2, 0.5, 1 and 2 points")
+    one.add_argument("--score", metavar="NAME", help="for example boundary_iou_3; the table's named one if not given")
+    one.add_argument("--rows", nargs=2, metavar=("A", "B"), help="compare A minus B alone; every two rows if not given")
     one = verb("params", _params, "check a suite's params and list its runs, or show a run's merged params")
     one.add_argument("what", metavar="SUITE|RUN", help="for example mini, or mini/cityscapes/psp-affinity-seed0")
 
@@ -198,7 +200,8 @@ def _compare(args: argparse.Namespace) -> None:
 def _power(args: argparse.Namespace) -> None:
     from gald.commands.power import power
 
-    sys.stdout.write(power(args.suite, args.table, args.difference))
+    rows = None if args.rows is None else (args.rows[0], args.rows[1])
+    sys.stdout.write(power(args.suite, args.table, difference=args.difference, score=args.score, rows=rows))
 
 
 def _params(args: argparse.Namespace) -> None:

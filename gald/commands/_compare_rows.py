@@ -55,7 +55,7 @@ def sections(first: Side, second: Side) -> list[Section]:
     return [
         Section(
             "Distance to a boundary",
-            "mIoU of the pixels in rings of distance to a boundary between classes in the truth.",
+            "mIoU of the pixels in disjoint rings of distance to a boundary between classes in the truth.",
             tuple(_confusions(first, second, "rings", _rings())),
         ),
         Section(
@@ -66,7 +66,7 @@ def sections(first: Side, second: Side) -> list[Section]:
         ),
         Section(
             "Distance to the image's border",
-            "mIoU of the pixels in zones of distance to the image's border, in shares of its short side.",
+            "mIoU of the pixels in disjoint zones of distance to the image's border, in shares of its short side.",
             tuple(_confusions(first, second, "border", _zones())),
         ),
         *_class_sections(first, second),

@@ -13,11 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from gald import files
-from gald.datasets._png import encode_mask
+from gald.datasets._png import encode, encode_mask
 from gald.datasets._spec import DatasetSpec
 from gald.errors import DatasetError, ParamsError
 from gald.metrics import Mask
@@ -77,7 +76,7 @@ class MaskFolder:
         """Write all masks, or none."""
         with files.replaced_folder(self._folder) as folder:
             for sample_id, mask in masks:
-                for kind, content in (("ids", encode_mask(mask)), ("colour", _png(self._palette[mask]))):
+                for kind, content in (("ids", encode_mask(mask)), ("colour", encode(self._palette[mask]))):
                     files.write_bytes(folder / kind / f"{sample_id}.png", content)
 
 
@@ -132,9 +131,3 @@ def _member(sample_id: str, spec: DatasetSpec) -> str:
             f"{spec.submission.example}); predict the test images under their own names"
         )
     return f"{match['name']}.png"
-
-
-def _png(colours: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(colours).save(buffer, format="PNG")
-    return buffer.getvalue()

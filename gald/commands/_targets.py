@@ -27,22 +27,19 @@ def check_file(option: str, path: Path | None) -> None:
         return
     if path.is_dir():
         raise ParamsError(f"{option} {path} is a folder; name a file")
-    _check_above(option, path)
+    _check(option, path, *path.parents, remedy="name a file in a folder")
 
 
 def check_folder(option: str, path: Path | None) -> None:
     """Refuse a folder that could not be made, or not be written; see `check_file`."""
-    if path is None:
-        return
-    if path.exists() and not path.is_dir():
-        raise ParamsError(f"{option} {path} is a file; name a folder")
-    _check_above(option, path)
+    if path is not None:
+        _check(option, path, path, *path.parents, remedy="name a folder for the results")
 
 
-def _check_above(option: str, path: Path) -> None:
-    whole = path.absolute()
-    above = next(place for place in (whole, *whole.parents) if place.is_dir() or (place != whole and place.exists()))
-    if not above.is_dir():
-        raise ParamsError(f"{option} {path}: {above} is a file, so nothing can lie in it; name another place")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise ParamsError(f"{option} {path}: the folder {above} cannot be written; name another place")
+def _check(option: str, path: Path, *places: Path, remedy: str) -> None:
+    """Look at the nearest of the places that is there: it must be a folder that can be written."""
+    there = next(place for place in places if place.exists())
+    if not there.is_dir():
+        raise ParamsError(f"{option} {path}: {there} is a file; {remedy}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ParamsError(f"{option} {path}: the folder {there} cannot be written; name another place")

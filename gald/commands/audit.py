@@ -100,6 +100,9 @@ def _facts(benchmark: Benchmark) -> Iterable[tuple[str, str]]:
 
 def _archives(benchmark: Benchmark) -> Iterable[dict[str, str]]:
     for archive in benchmark.manifest["archives"]:
+        if archive["sha256"] is None:
+            yield {"name": archive["name"], "unverified": archive["source"]}
+            continue
         size = counts.number(archive["bytes"]) if archive["bytes"] is not None else "–"  # noqa: RUF001
         yield {"name": archive["name"], "sha256": archive["sha256"][:16], "bytes": size}
 

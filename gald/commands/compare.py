@@ -47,7 +47,7 @@ def compare(first: Run, second: Run, out: Path) -> str:
     Raises
     ------
     ParamsError
-        They are one run, or of different benchmarks, splits or protocols; or the folder cannot be made.
+        They are one run, or of different benchmarks, splits or protocols; or a file is where the folder would be.
     StaleMetrics
         Metrics or counts are missing, damaged, of other weights, or of different prepared data.
     DatasetError
@@ -97,7 +97,8 @@ def _tables(shown: Sequence[Section]) -> Iterator[str]:
         if section.ranked and len(rows) > 2 * _EACH_WAY:
             left_out = [f"... {len(rows) - 2 * _EACH_WAY} more ...", "", "", ""]
             rows = [*rows[:_EACH_WAY], left_out, *rows[-_EACH_WAY:]]
-        yield from ("", f"## {section.title}", "", *aligned([["", "first (%)", "second (%)", "difference"], *rows]))
+        head = ["", "first (%)", "second (%)", "difference"]
+        yield from ("", f"## {section.title}", "", section.text, "", *aligned([head, *rows]))
 
 
 def _cells(row: Row) -> list[str]:

@@ -15,9 +15,9 @@ from typing import Any
 from gald import paths
 from gald.datasets import load_spec, names
 from gald.datasets._spec import Archive, DatasetSpec, Login
-from gald.download.fetch import MIRROR, OFFLINE, here, mirrors, offline
-from gald.download.login import credentials
+from gald.download.login import credentials, half_told
 from gald.download.part import Part
+from gald.download.places import MIRROR, OFFLINE, here, mirrors, offline
 from gald.download.run import Params, archives_folder
 from gald.download.space import download_size, size
 from gald.files import sha256
@@ -116,6 +116,9 @@ def _next(spec: DatasetSpec) -> tuple[str, str] | None:
 
 
 def _enter(login: Login, folder: Path) -> str:
+    half = half_told(login)
+    if half is not None:
+        return f"set the other one too: {half}"
     user, password = login.variables
     return f"register at {login.register} and set {user} and {password}, or put the archives into {folder} yourself"
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gald import files
+from gald.commands._targets import check_folder
 from gald.commands.predict import Pixels, Predictor, read
 from gald.errors import DatasetError, GaldError, ModelError
 from gald.evaluate import explain as looking
@@ -52,10 +53,12 @@ def explain(image: Path, weights: Path, out: Path, *, at: Sequence[tuple[int, in
     DatasetError
         The picture cannot be read.
     ParamsError
-        A position outside the picture, or asked of a distribution without weights at positions; no CUDA device.
+        A position outside the picture, or asked of a distribution without weights at positions; no CUDA device; a file
+        where the folder would be.
     GaldError
         Memory runs out.
     """
+    check_folder("-o", out)
     predictor = Predictor(weights, dataset=None, raw_ids=False, device=device)
     if looking.distribution_of(predictor.model) is None:
         raise ModelError(

@@ -79,6 +79,7 @@ def export(
         _LOG.info("%s: making the %s file", weights, title)
         note = _note(weights, model.class_names, least)
         written = write_onnx(program, note, opset) if out.suffix == ".onnx" else write_program(program, note)
+        _LOG.info("%s: comparing both on images of several sizes", weights)
         checked = [_compare(network, written, one) for one in _shapes(shape, least)]
     files.write_bytes(out, written.content)
     return _report(out, title, written, checked, least)
@@ -146,7 +147,6 @@ def _compare(network: Callable[[Tensor], Tensor], written: Written, shape: Shape
             f"{tuple(expected.shape)}; nothing was written; export it for one size with --static --size HEIGHT WIDTH"
         )
     difference = float((found - expected).abs().max())
-    _LOG.info("images of %s: largest difference %.2g", _spell(shape), difference)
     if not difference <= TOLERANCE:  # nor is not-a-number
         raise GaldError(
             f"the exported network differs by {difference:.3g} from the network on images of {_spell(shape)}, allowed "

@@ -21,6 +21,7 @@ from PIL import Image
 
 from gald import files
 from gald.commands._predict_files import Job, plan
+from gald.commands._targets import check_folder
 from gald.datasets import load_spec, names
 from gald.datasets._spec import DatasetSpec
 from gald.errors import ModelError, ParamsError
@@ -81,8 +82,9 @@ def predict(
     DatasetError
         There is no such benchmark or source, or raw ids that its classes do not determine.
     ParamsError
-        No CUDA device, or results among the pictures.
+        No CUDA device, results among the pictures, or a file where their folder would be.
     """
+    check_folder("-o", out)
     jobs, problems = plan(inputs, out)
     for problem in problems:
         _LOG.warning("%s", problem)

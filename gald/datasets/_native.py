@@ -83,13 +83,6 @@ def uint8(raw_ids: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
     return raw_ids.astype(np.uint8)
 
 
-def png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode an RGB image or a mask."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def jpeg(pixels: npt.NDArray[np.uint8], *, grayscale: bool = False) -> bytes:
     """Encode an RGB image, without thinning its colours: poles are one pixel wide."""
     buffer = io.BytesIO()

@@ -8,11 +8,13 @@ another kind, or damaged, is left to Pillow, whose errors say what is the matter
 
 from __future__ import annotations
 
+import io
 import zlib
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER_END = 33  # signature 8, then the IHDR chunk: length 4, name 4, data 13, checksum 4
@@ -70,11 +72,21 @@ def encode_mask(mask: NDArray[np.uint8]) -> bytes:
     >>> mask = np.arange(6, dtype=np.uint8).reshape(2, 3)
     >>> decode(encode_mask(mask), "L").tolist()
     [[0, 1, 2], [3, 4, 5]]
+    >>> decode(encode_mask(mask.T), "L").tolist()
+    [[0, 3], [1, 4], [2, 5]]
     """
     import imagecodecs
 
     png = imagecodecs.PNG
-    return bytes(imagecodecs.png_encode(mask, _LEVEL, strategy=png.STRATEGY.RLE, filter=png.FILTER.NONE))
+    rows = np.ascontiguousarray(mask)  # MATLAB's masks come column by column
+    return bytes(imagecodecs.png_encode(rows, _LEVEL, strategy=png.STRATEGY.RLE, filter=png.FILTER.NONE))
+
+
+def encode(pixels: NDArray[np.uint8]) -> bytes:
+    """Encode an RGB image, or grey levels, as a PNG of the pixels and nothing else that an image may carry."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _header(content: bytes) -> _Header | None:

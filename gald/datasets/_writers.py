@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from gald.datasets import load_spec
-from gald.datasets._native import MINIATURES, Files, jpeg, mat, png, scenes, uint8, write_zip
+from gald.datasets._native import MINIATURES, Files, jpeg, mat, scenes, uint8, write_zip
+from gald.datasets._png import encode
 from gald.datasets._synthetic import GROUND_MARGIN, WIDTH, Part, Scene
 from gald.datasets._writers_driving import camvid_original, camvid_segnet, cityscapes_coarse, cityscapes_fine
 from gald.datasets._writers_pascal import pascal_context_json, pascal_context_mat
@@ -71,7 +72,7 @@ def ade20k(folder: Path, seed: int) -> None:
                 ids = uint8(miniature.encode(labels)) * np.uint8(odd != _ALL_IGNORED)
                 top = "ADEChallengeData2016"
                 yield f"{top}/images/{name}/{stem}.jpg", jpeg(image, grayscale=odd == _GRAYSCALE)
-                yield f"{top}/annotations/{name}/{stem}.png", png(ids)
+                yield f"{top}/annotations/{name}/{stem}.png", encode(ids)
                 categories.append(f"{stem} street\n")
         yield "ADEChallengeData2016/sceneCategories.txt", "".join(categories).encode()
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gald.datasets import load_spec
-from gald.datasets._native import MINIATURES, Files, png, scenes, uint8, write_zip
+from gald.datasets._native import MINIATURES, Files, scenes, uint8, write_zip
+from gald.datasets._png import encode
 from gald.datasets._raw import read_table
 from gald.datasets._synthetic import HEIGHT, WIDTH, Scene
 
@@ -39,7 +40,7 @@ def cityscapes_fine(folder: Path, seed: int) -> None:
         yield from _ROOT_FILES
         for split in miniature.splits:
             for stem, scene in _stems(split, seed):
-                yield f"leftImg8bit/{split}/{stem}_leftImg8bit.png", png(scene.image)
+                yield f"leftImg8bit/{split}/{stem}_leftImg8bit.png", encode(scene.image)
 
     def masks() -> Files:
         yield from _ROOT_FILES
@@ -48,7 +49,7 @@ def cityscapes_fine(folder: Path, seed: int) -> None:
                 ids = uint8(miniature.encode(scene.labels))
                 if split == "test":
                     ids = np.where(ids == miniature.void, ids, 3).astype(np.uint8)  # out of roi
-                yield f"gtFine/{split}/{stem}_gtFine_labelIds.png", png(ids)
+                yield f"gtFine/{split}/{stem}_gtFine_labelIds.png", encode(ids)
 
     write_zip(folder / "leftImg8bit_trainvaltest.zip", images())
     write_zip(folder / "gtFine_trainvaltest.zip", masks())
@@ -60,17 +61,17 @@ def cityscapes_coarse(folder: Path, seed: int) -> None:
 
     def images() -> Files:
         yield from _ROOT_FILES
-        yield f"leftImg8bit/train_extra/{_BROKEN}_leftImg8bit.png", png(np.zeros((HEIGHT, WIDTH), dtype=np.uint8))
+        yield f"leftImg8bit/train_extra/{_BROKEN}_leftImg8bit.png", encode(np.zeros((HEIGHT, WIDTH), dtype=np.uint8))
         for stem, scene in _stems("train_extra", seed):
-            yield f"leftImg8bit/train_extra/{stem}_leftImg8bit.png", png(scene.image)
+            yield f"leftImg8bit/train_extra/{stem}_leftImg8bit.png", encode(scene.image)
 
     def masks() -> Files:
         yield from _ROOT_FILES
         blank = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
-        yield f"gtCoarse/train_extra/{_BROKEN}_gtCoarse_labelIds.png", png(blank)
+        yield f"gtCoarse/train_extra/{_BROKEN}_gtCoarse_labelIds.png", encode(blank)
         for split in ("train", "train_extra"):
             for stem, scene in _stems(split, seed):
-                yield f"gtCoarse/{split}/{stem}_gtCoarse_labelIds.png", png(coarse_ids(scene.labels))
+                yield f"gtCoarse/{split}/{stem}_gtCoarse_labelIds.png", encode(coarse_ids(scene.labels))
 
     write_zip(folder / "leftImg8bit_trainextra.zip", images())
     write_zip(folder / "gtCoarse.zip", masks())
@@ -107,8 +108,8 @@ def camvid_segnet(folder: Path, seed: int) -> None:
             for _, scene in scenes("camvid", split, seed):
                 stem = f"0001TP_{frame:06d}"
                 frame += 30
-                yield f"{top}/CamVid/{split}/{stem}.png", png(scene.image)
-                yield f"{top}/CamVid/{split}annot/{stem}.png", png(uint8(miniature.encode(scene.labels)))
+                yield f"{top}/CamVid/{split}/{stem}.png", encode(scene.image)
+                yield f"{top}/CamVid/{split}annot/{stem}.png", encode(uint8(miniature.encode(scene.labels)))
                 lines.append(f"/SegNet/CamVid/{split}/{stem}.png /SegNet/CamVid/{split}annot/{stem}.png\n")
             yield f"{top}/CamVid/{split}.txt", "".join(lines).encode()
 
@@ -125,8 +126,8 @@ def camvid_original(folder: Path, seed: int) -> None:
             for index, scene in scenes("camvid", split, seed):
                 yield stems[index], index, scene
 
-    images = ((f"701_StillsRaw_full/{stem}.png", png(scene.image)) for stem, _, scene in drawn())
-    masks = ((f"{stem}_L.png", png(_colours(scene.labels, index))) for stem, index, scene in drawn())
+    images = ((f"701_StillsRaw_full/{stem}.png", encode(scene.image)) for stem, _, scene in drawn())
+    masks = ((f"{stem}_L.png", encode(_colours(scene.labels, index))) for stem, index, scene in drawn())
     write_zip(folder / "701_StillsRaw_full.zip", images)
     write_zip(folder / "LabeledApproved_full.zip", masks)
 

@@ -8,25 +8,16 @@ checksums are all there is. Every failure is one `ArchiveError` that names the f
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
 import logging
-import lzma
 import re
 import shutil
-import stat
-import tarfile
 import time
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
 
 from gald.datasets._spec import Archive, Lookalike
-from gald.download.bounded import BoundedTar
+from gald.download.members import DAMAGE, Member, opened
 from gald.errors import ArchiveError
 
 _CHUNK = 1 << 20
@@ -34,32 +25,9 @@ _MOST_FILES = 400_000
 """The largest benchmark here has some 44 000 files; more than this is no benchmark."""
 _MOST_GROWTH, _FREE_GROWTH = 60, 64 << 20
 """Unpacked data may be this many times the archive's size, plus this many bytes: PNG and JPEG hardly shrink."""
-_DAMAGE = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    gzip.BadGzipFile,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    ValueError,
-)
-"""What the libraries raise about an archive that is not whole."""
-
 _TELL_S = 5.0
 
 _log = logging.getLogger("gald")
-
-
-@dataclass(frozen=True)
-class _Member:
-    """A regular file in an archive: its path as stored, its declared size, and how to read it."""
-
-    path: str
-    size: int
-    open: Callable[[], IO[bytes]]
 
 
 def checksums(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
@@ -72,7 +40,7 @@ def checksums(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
     return {name: one.hexdigest() for name, one in running.items()}
 
 
-def verify(path: Path, archive: Archive, remedy: str) -> str:
+def verify(path: Path, archive: Archive, remedy: str, lookalikes: Sequence[Lookalike] = ()) -> str:
     """Compare a file with what is known of the archive: its size and its strongest published digest.
 
     Parameters
@@ -83,6 +51,8 @@ def verify(path: Path, archive: Archive, remedy: str) -> str:
         What is known; nothing may be, and then nothing is checked here.
     remedy : str
         What the reader should do, the end of the message.
+    lookalikes : sequence of Lookalike
+        Archives that are taken for this one, to be named if one of them is what lies here.
 
     Returns
     -------
@@ -96,14 +66,17 @@ def verify(path: Path, archive: Archive, remedy: str) -> str:
     """
     found = path.stat().st_size
     if archive.size is not None and found != archive.size:
-        raise ArchiveError(f"{path}: expected {archive.size} bytes, found {found}: truncated or altered; {remedy}")
+        amiss = _another(path, archive, lookalikes)
+        amiss = amiss or f"{path}: expected {archive.size} bytes, found {found}: truncated or altered"
+        raise ArchiveError(f"{amiss}; {remedy}")
     strongest = next((name for name in ("sha256", "sha1", "md5") if name in archive.digests), None)
     digests = checksums(path, {"sha256", strongest or "sha256"})
     if strongest is None:
         _log.info("%s: no digest is published; its sha256 is %s", archive.name, digests["sha256"])
     elif digests[strongest] != archive.digests[strongest]:
         expected, digest = archive.digests[strongest], digests[strongest]
-        raise ArchiveError(f"{path}: expected {strongest} {expected}, found {digest}; {remedy}")
+        amiss = _another(path, archive, lookalikes) or f"{path}: expected {strongest} {expected}, found {digest}"
+        raise ArchiveError(f"{amiss}; {remedy}")
     return digests["sha256"]
 
 
@@ -136,11 +109,12 @@ def unpack(path: Path, archive: Archive, target: Path, remedy: str, lookalikes: 
         The target cannot be written, for example because the disk is full.
     """
     try:
-        with _opened(path, archive.name) as members:
-            wanted, others = _sorted_out(members, archive, path)
+        with opened(path, archive.name) as members:
+            wanted, others = _bounded(members, archive, path)
             if not wanted:
-                raise ArchiveError(_not_meant(path, archive, others, lookalikes))
-            _check_room(wanted, path, target)
+                what = lookalike(path, others, lookalikes)
+                raise ArchiveError(what or f"{path}: holds no member like {archive.members!r}; is it {archive.name}?")
+            check_room(wanted.values(), path, target)
             told = time.monotonic()
             for number, (name, member) in enumerate(wanted.items()):
                 if time.monotonic() - told >= _TELL_S:
@@ -151,83 +125,82 @@ def unpack(path: Path, archive: Archive, target: Path, remedy: str, lookalikes: 
                 for member in others:
                     for _ in _chunks(member, path):
                         pass  # for the sake of its checksum
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ArchiveError(f"{path}: a damaged archive ({_first_line(error)}); {remedy}") from error
     except ArchiveError as error:
         raise ArchiveError(f"{error}; {remedy}") from error
     return len(wanted)
 
 
-def _not_meant(path: Path, archive: Archive, others: Iterable[_Member], lookalikes: Iterable[Lookalike]) -> str:
-    """Say what an archive without a wanted member is taken for."""
-    for lookalike in lookalikes:
-        if any(re.match(lookalike.pattern, member.path) for member in others):
-            return f"{path} is {lookalike.what}"
-    return f"{path}: holds no member like {archive.members!r}; is it {archive.name}?"
+def _another(path: Path, archive: Archive, lookalikes: Sequence[Lookalike]) -> str | None:
+    """Say which lookalike a copy is that is not the published file; one that is damaged is none."""
+    if not lookalikes:
+        return None
+    try:
+        with opened(path, archive.name) as members:
+            return lookalike(path, _bounded(members, archive, path)[1], lookalikes)
+    except (*DAMAGE, OSError, ArchiveError):
+        return None
+
+
+def lookalike(path: Path, members: Iterable[Member], lookalikes: Iterable[Lookalike]) -> str | None:
+    """Tell a lookalike by the paths of its members."""
+    for member in members:
+        for one in lookalikes:
+            if re.match(one.pattern, member.path):
+                return f"{path} is {one.what}"
+    return None
 
 
 def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-@contextmanager
-def _opened(path: Path, name: str) -> Iterator[Iterator[_Member]]:
-    """Open by the published name's suffix, since a copy in a cache may bear any name."""
-    if name.endswith(".zip"):
-        with zipfile.ZipFile(path) as opened:
-            yield _zip_members(opened, path)
-    elif name.endswith((".tar", ".tar.gz", ".tgz")):
-        with path.open("rb") if name.endswith(".tar") else gzip.open(path) as stream:
-            bounded = BoundedTar(cast(IO[bytes], stream), path)
-            with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as opened_tar:
-                yield _tar_members(opened_tar, bounded, path)
-    else:
-        yield iter([_Member(name, path.stat().st_size, lambda: path.open("rb"))])
-
-
-def _zip_members(opened: zipfile.ZipFile, path: Path) -> Iterator[_Member]:
-    for info in opened.infolist():
-        if info.is_dir():
-            continue
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise ArchiveError(f"{path}: member {info.filename!r} is a link, which no benchmark has")
-        if info.flag_bits & 0x1:
-            raise ArchiveError(f"{path}: member {info.filename!r} is encrypted, which no benchmark is")
-        yield _Member(info.filename, info.file_size, lambda info=info: opened.open(info))  # type: ignore[misc]
-
-
-def _tar_members(opened: tarfile.TarFile, stream: BoundedTar, path: Path) -> Iterator[_Member]:
-    for info in opened:
-        stream.next_member()
-        if info.isdir():
-            continue
-        if not info.isreg():
-            raise ArchiveError(f"{path}: member {info.name!r} is a link or a device, which no benchmark has")
-
-        def reader(info: tarfile.TarInfo = info) -> IO[bytes]:
-            file = opened.extractfile(info)
-            assert file is not None  # regular files have content
-            return file
-
-        yield _Member(info.name, info.size, reader)
-    stream.content()
-    while stream.read(_CHUNK):
-        pass  # to the very end, where a compressed tar has its checksum
-
-
-def _sorted_out(members: Iterator[_Member], archive: Archive, path: Path) -> tuple[dict[str, _Member], list[_Member]]:
-    """Part what is wanted, by its path to be, from the rest; count, sizes and paths of both are checked."""
-    strip, pattern = re.compile(archive.strip), re.compile(archive.members)
+def _bounded(members: Iterator[Member], archive: Archive, path: Path) -> tuple[dict[str, Member], list[Member]]:
+    """Sort members out, of which an archive may hold so many, and plausibly unpack to so many bytes."""
     most = path.stat().st_size * _MOST_GROWTH + _FREE_GROWTH
-    wanted: dict[str, _Member] = {}
-    others: list[_Member] = []
+    return sorted_out(members, archive, path, most_bytes=most, most_files=_MOST_FILES)
+
+
+def sorted_out(
+    members: Iterable[Member], archive: Archive, path: Path, *, most_bytes: float, most_files: float
+) -> tuple[dict[str, Member], list[Member]]:
+    """Part what is wanted from the rest; count, sizes and paths of both are checked.
+
+    Parameters
+    ----------
+    members : iterable of Member
+        All that is there.
+    archive : Archive
+        Says which members are wanted, and what leading part of their paths to cut off.
+    path : Path
+        Where they are, for messages.
+    most_bytes, most_files : float
+        What all of them together may have.
+
+    Returns
+    -------
+    wanted : dict
+        By its path to be.
+    others : list of Member
+
+    Raises
+    ------
+    ArchiveError
+        Too many members, too large ones, or unsafe ones.
+    """
+    strip, pattern = re.compile(archive.strip), re.compile(archive.members)
+    wanted: dict[str, Member] = {}
+    others: list[Member] = []
     declared = 0
     for count, member in enumerate(members, start=1):
         declared += member.size
-        if declared > most:
-            raise ArchiveError(f"{path}: would unpack to {declared} bytes, more than the {most} that are plausible")
-        if count > _MOST_FILES:
-            raise ArchiveError(f"{path}: more than {_MOST_FILES} members, which no benchmark has")
+        if declared > most_bytes:
+            raise ArchiveError(
+                f"{path}: would unpack to {declared} bytes, more than the {most_bytes} that are plausible"
+            )
+        if count > most_files:
+            raise ArchiveError(f"{path}: more than {most_files} members, which no benchmark has")
         start = strip.match(member.path)
         name = member.path[start.end() if start else 0 :]
         if _leaves(member.path) or _leaves(name):
@@ -250,9 +223,9 @@ def _leaves(member: str) -> bool:
     return pure.is_absolute() or ".." in pure.parts or re.search(r"[\\\x00:]", member) is not None
 
 
-def _check_room(wanted: dict[str, _Member], path: Path, target: Path) -> None:
-    """Refuse what the disk cannot hold before anything is written."""
-    declared = sum(member.size for member in wanted.values())
+def check_room(wanted: Iterable[Member], path: Path, target: Path) -> None:
+    """Refuse what the disk of an existing folder cannot hold before anything is written there."""
+    declared = sum(member.size for member in wanted)
     free = shutil.disk_usage(target).free
     if declared > free:
         raise OSError(
@@ -260,7 +233,7 @@ def _check_room(wanted: dict[str, _Member], path: Path, target: Path) -> None:
         )
 
 
-def _write(member: _Member, target: Path, path: Path) -> None:
+def _write(member: Member, target: Path, path: Path) -> None:
     """Copy one member; exactly the declared bytes, or an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     left = member.size
@@ -275,7 +248,7 @@ def _write(member: _Member, target: Path, path: Path) -> None:
         raise ArchiveError(f"{path}: member {member.path!r} holds {relation} bytes than its declared {member.size}")
 
 
-def _chunks(member: _Member, path: Path) -> Iterator[bytes]:
+def _chunks(member: Member, path: Path) -> Iterator[bytes]:
     """Read a member; a place in the archive that does not exist is damage, and no fault of this disk."""
     try:
         with member.open() as source:

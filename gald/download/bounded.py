@@ -1,4 +1,4 @@
-"""A tar whose headers cannot fill the memory."""
+"""A tar whose headers cannot fill the memory, and whose end comes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from gald.errors import ArchiveError
 
 _MOST_HEADER, _MOST_HEADERS = 1 << 20, 256 << 20
 """Bytes of a tar between two members, and of all headers of one: their extensions are held in memory."""
+_MOST_PADDING = 16 << 20
+"""Bytes after the last member. Tars are filled up to a multiple of some kB, with zeros, which compress to nothing."""
+_CHUNK = 1 << 16
 
 
 class BoundedTar:
@@ -53,6 +56,16 @@ class BoundedTar:
         """Begin to count anew."""
         self._between = 0
 
-    def content(self) -> None:
-        """Count no longer: what is read now are the members."""
+    def to_end(self) -> None:
+        """Read what follows the last member, to the very end, where a compressed tar has its checksum.
+
+        From then on no headers are counted: what is read are members.
+        """
         self._between = None
+        left = _MOST_PADDING
+        while chunk := self._stream.read(_CHUNK):
+            left -= len(chunk)
+            if left < 0:
+                raise ArchiveError(
+                    f"{self._path}: more than {_MOST_PADDING} bytes after the last member, which no benchmark has"
+                )

@@ -7,28 +7,18 @@ there should know.
 from __future__ import annotations
 
 import logging
-import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
-from gald.datasets._spec import Archive
+from gald.datasets._spec import Archive, Lookalike
 from gald.download.archives import verify
 from gald.download.login import Account
-from gald.download.part import Part, SourceError
+from gald.download.part import Part, SourceError, Version
+from gald.download.places import MIRROR, OFFLINE, Address, here, mirrors, offline
 from gald.download.transfer import transfer
-from gald.download.web import shown
-from gald.errors import ArchiveError
 
-MIRROR = "GALD_MIRROR"
-"""Environment variable: folders, or URLs of such, that hold archives by file name; several are parted by blanks.
-
-Folders are looked into before any URL is asked.
-"""
-OFFLINE = "GALD_OFFLINE"
-"""Environment variable: when set, and not to 0, nothing is asked of the network."""
 _DELETE = "delete it and run the command again"
 _TELL_FROM = 1 << 30
 """Bytes of a copy whose verification takes more than a moment, and is told."""
@@ -45,45 +35,14 @@ class Fetched(NamedTuple):
     remedy: str
 
 
-def offline() -> bool:
-    """Whether the network is not to be asked."""
-    return os.environ.get(OFFLINE, "0") not in ("", "0")
-
-
-def mirrors() -> tuple[Path | str, ...]:
-    """Return the mirrors in order, each a folder or a URL.
-
-    Raises
-    ------
-    ArchiveError
-        One is neither a URL of a known kind nor a folder that exists.
-    """
-    value = os.environ.get(MIRROR, "").strip()
-    found: list[Path | str] = []
-    for entry in [value] if value and Path(value).is_dir() else value.split():
-        try:
-            scheme = urlsplit(entry).scheme
-        except ValueError:
-            raise ArchiveError(f"{MIRROR} holds what is neither a folder nor a URL; mend it, or unset it") from None
-        if scheme in ("http", "https", "ftp"):
-            found.append(entry.rstrip("/"))
-            continue
-        if scheme != "file" and "://" in entry:  # not repeated, since it may hold a password
-            raise ArchiveError(f"{MIRROR} holds a URL that is none of http, https, ftp and file; mend it, or unset it")
-        folder = Path(url2pathname(urlsplit(entry).path)) if scheme == "file" else Path(entry)
-        if not folder.is_dir():
-            raise ArchiveError(f"{MIRROR} names {folder}, which is no folder; create it, or unset {MIRROR}")
-        found.append(folder)
-    return tuple(found)
-
-
-def here(archive: Archive, folder: Path) -> Path | None:
-    """Return the copy that is at hand, not yet verified: in the archives folder, or in a mirror that is a folder."""
-    folders = [folder, *(mirror for mirror in mirrors() if isinstance(mirror, Path))]
-    return next((place / archive.name for place in folders if (place / archive.name).is_file()), None)
-
-
-def fetch(archive: Archive, folder: Path, account: Account | None, stop: threading.Event) -> Fetched | None:
+def fetch(
+    archive: Archive,
+    folder: Path,
+    account: Account | None,
+    stop: threading.Event,
+    *,
+    lookalikes: Sequence[Lookalike] = (),
+) -> Fetched | None:
     """Find or download one archive.
 
     Parameters
@@ -96,6 +55,8 @@ def fetch(archive: Archive, folder: Path, account: Account | None, stop: threadi
         Of the archive's host, if it asks for a login and there are user name and password.
     stop : Event
         Ends a download; what has arrived stays.
+    lookalikes : sequence of Lookalike
+        Archives that are taken for this one, to be named if a copy is one of them.
 
     Returns
     -------
@@ -113,19 +74,17 @@ def fetch(archive: Archive, folder: Path, account: Account | None, stop: threadi
     """
     local = here(archive, folder)
     if local is not None:
-        copy = _at_hand(local, archive, in_mirror=local.parent != folder)
+        copy = _at_hand(local, archive, lookalikes, in_mirror=local.parent != folder)
         Part(folder, archive.name).drop()  # begun before the copy was laid there
         return copy
     failures: list[str] = []
-    addresses = [(f"{mirror}/{archive.name}", "mirror") for mirror in mirrors() if isinstance(mirror, str)]
-    if account is not None or archive.login is None:
-        addresses += [(url, url) for url in archive.urls]
-    for url, source in addresses:
+    begun = Part(folder, archive.name).version
+    for address in _addresses(archive, begun, may_log_in=account is not None):
         if offline():
-            failures.append(f"{shown(url)}: not asked, since {OFFLINE} is set")
+            failures.append(f"{address.shown}: not asked, since {OFFLINE} is set")
             continue
-        for_login = account if source != "mirror" else None
-        download = _downloaded(url, source, archive, folder, for_login, stop, failures)
+        for_login = account if address.source != "mirror" else None
+        download = _downloaded(address, archive, folder, for_login, stop, failures)
         if download is not None:
             return download
     if failures:
@@ -133,26 +92,41 @@ def fetch(archive: Archive, folder: Path, account: Account | None, stop: threadi
     return None
 
 
-def _at_hand(local: Path, archive: Archive, *, in_mirror: bool) -> Fetched:
+def _addresses(archive: Archive, begun: Version | None, *, may_log_in: bool) -> list[Address]:
+    """List where an archive may be asked for, in order: first where it was begun, which alone is sure to go on."""
+    found = [Address.in_mirror(mirror, archive.name) for mirror in mirrors() if isinstance(mirror, str)]
+    if may_log_in or archive.login is None:
+        found += [Address.published(url) for url in archive.urls]
+    return sorted(found, key=lambda address: begun is None or address.shown != begun.url)
+
+
+def _at_hand(local: Path, archive: Archive, lookalikes: Sequence[Lookalike], *, in_mirror: bool) -> Fetched:
     """Take a copy that is there, once it is verified."""
     remedy = f"replace it, or unset {MIRROR}" if in_mirror else _DELETE
     if local.stat().st_size > _TELL_FROM:
         _log.info("%s: verifying the copy that is there", archive.name)
-    digest = verify(local, archive, remedy)
+    digest = verify(local, archive, remedy, lookalikes)
     if in_mirror:
         return Fetched(local, "mirror", digest, remedy)
-    note = _note(local)
-    return Fetched(local, note.read_text().strip() if note.is_file() else "by hand", digest, remedy)
+    return Fetched(local, _noted(local, digest), digest, remedy)
 
 
 def _note(local: Path) -> Path:
-    """File beside a download that remembers its source, so that a rerun writes the same raw.json."""
+    """File beside a download that remembers its digest and source, so that a rerun writes the same raw.json."""
     return local.with_name(f".{local.name}.source")
 
 
+def _noted(local: Path, digest: str) -> str:
+    """Read the source from the note; it speaks for this copy only if it names its digest, since another may be here."""
+    try:
+        noted, _, source = _note(local).read_text(encoding="utf-8").strip().partition("  ")
+    except (OSError, ValueError):
+        return "by hand"
+    return source if noted == digest and source else "by hand"
+
+
 def _downloaded(
-    url: str,
-    source: str,
+    address: Address,
     archive: Archive,
     folder: Path,
     account: Account | None,
@@ -160,14 +134,14 @@ def _downloaded(
     failures: list[str],
 ) -> Fetched | None:
     """Try one address; on failure note why."""
-    _log.info("%s: downloading %s", archive.name, shown(url))
+    _log.info("%s: downloading %s", archive.name, address.shown)
     try:
-        digest = transfer(url, archive, folder, account, stop)
+        digest = transfer(address, archive, folder, account, stop)
     except SourceError as error:
         failures.append(str(error))
         _log.warning("%s cannot be had there: %s", archive.name, error)
         return None
     local = folder / archive.name
-    _note(local).write_text(f"{source}\n")
+    _note(local).write_text(f"{digest}  {address.source}\n", encoding="utf-8")
     Part(folder, archive.name).finish(local)
-    return Fetched(local, source, digest, _DELETE)
+    return Fetched(local, address.source, digest, _DELETE)

@@ -11,20 +11,21 @@ from urllib.parse import unquote, urlsplit
 
 from gald.datasets._spec import Archive
 from gald.download.part import Part, SourceError, Version
-from gald.download.web import check_total, shown
+from gald.download.places import Address
+from gald.download.web import check_total
 
 _CHUNK = 1 << 16
 
 _log = logging.getLogger("gald")
 
 
-def get(url: str, part: Part, archive: Archive, timeout: float) -> None:
+def get(address: Address, part: Part, archive: Archive, timeout: float) -> None:
     """Ask once, and append what comes.
 
     Parameters
     ----------
-    url : str
-        Address of the file; user name and password may stand in it, and are anonymous otherwise.
+    address : Address
+        Of the file; user name and password may stand in it, and are anonymous otherwise.
     part : Part
         Closed; what of it belongs to the same version is kept.
     archive : Archive
@@ -36,47 +37,62 @@ def get(url: str, part: Part, archive: Archive, timeout: float) -> None:
     ------
     SourceError
         No answer, a refusal, or an end before the end; the message holds no secret, and neither does its chain.
+    ArchiveError
+        The disk cannot hold what the source announces.
     OSError
         The disk is full.
     """
     problem: SourceError | None = None
     with part:
         try:
-            _retrieve(url, part, archive, timeout)
+            _retrieve(address, part, archive, timeout)
         except ftplib.error_perm as error:
-            problem = SourceError(f"{shown(url)}: FTP answer {str(error)[:3]}", again=False)
+            problem = SourceError(f"{address.shown}: FTP answer {str(error)[:3]}", again=False)
         except TimeoutError:
-            problem = SourceError(f"{shown(url)}: no answer within {timeout:g} s")
+            problem = SourceError(f"{address.shown}: no answer within {timeout:g} s")
         except (ftplib.Error, OSError, EOFError, ValueError):
             if part.failure is not None:
                 raise
-            problem = SourceError(f"{shown(url)}: no connection, or it broke off")
+            problem = SourceError(f"{address.shown}: no connection, or it broke off")
     if problem is not None:
         raise problem
 
 
-def _retrieve(url: str, part: Part, archive: Archive, timeout: float) -> None:
-    address = urlsplit(url)
-    path = unquote(address.path)
+def _retrieve(address: Address, part: Part, archive: Archive, timeout: float) -> None:
+    parts = urlsplit(address.url)
+    path = unquote(parts.path)
     with ftplib.FTP(timeout=timeout) as server:
-        server.connect(address.hostname or "", address.port or ftplib.FTP_PORT)
-        server.login(unquote(address.username or ""), unquote(address.password or ""))
+        server.connect(parts.hostname or "", parts.port or ftplib.FTP_PORT)
+        server.login(unquote(parts.username or ""), unquote(parts.password or ""))
         server.voidcmd("TYPE I")
-        version = _version(server, path, shown(url))
-        check_total(version, archive)
-        known = part.version
-        rest = 0
-        if known is not None and part.resumable(version.url, pinned=bool(archive.digests)):
-            if known.goes_on_as(version, pinned=bool(archive.digests)):
-                rest = part.size
-            else:
-                _log.warning("%s: the file may have changed at its source; starting over", archive.name)
+        version = _version(server, path, address.shown)
+        check_total(version, archive, part)
+        rest = _rest(server, part, version, archive)
         if rest:
             _log.info("%s: going on from %.1f MB", archive.name, rest / 1e6)
+            part.go_on(version)
         else:
             part.begin(version)
         part.expect(version.total)
+        if rest and rest == version.total:
+            return  # another source has sent all of it, and servers differ in what they answer to no rest at all
         server.retrbinary(f"RETR {path}", part.write, _CHUNK, rest or None)
+
+
+def _rest(server: ftplib.FTP, part: Part, version: Version, archive: Archive) -> int:
+    """Return the number of bytes that stay: all, if they are of this version and the server can send the rest alone."""
+    known, pinned = part.version, bool(archive.digests)
+    if known is None or not part.resumable(version.url, pinned=pinned):
+        return 0
+    if not known.goes_on_as(version, pinned=pinned):
+        _log.warning("%s: the file may have changed at its source; starting over", archive.name)
+        return 0
+    try:
+        server.sendcmd(f"REST {part.size}")  # asked beforehand: later, its refusal looks like one of the file
+    except ftplib.error_perm:
+        _log.warning("%s: the source does not send the rest alone; starting over", archive.name)
+        return 0
+    return part.size
 
 
 def _version(server: ftplib.FTP, path: str, url: str) -> Version:

@@ -7,10 +7,11 @@ import threading
 from pathlib import Path
 
 from gald.datasets._spec import Archive, DatasetSpec, Login
-from gald.download.fetch import MIRROR, OFFLINE, Fetched, fetch, here, mirrors, offline
-from gald.download.login import Account, advice, credentials
+from gald.download.fetch import Fetched, fetch
+from gald.download.login import Account, advice, credentials, half_told
 from gald.download.parallel import in_parallel
 from gald.download.part import SourceError
+from gald.download.places import MIRROR, OFFLINE, here, mirrors, offline
 from gald.errors import ArchiveError
 
 
@@ -36,6 +37,7 @@ def gather(spec: DatasetSpec, folder: Path) -> list[Fetched]:
     OSError
         The disk is full or read-only.
     """
+    offline()  # what cannot be read of the environment is told once, and not for each archive
     lookalike = misnamed(spec, folder, [folder])
     if lookalike is not None:
         raise ArchiveError(f"{lookalike}; move it out of that folder and run the command again")
@@ -47,7 +49,7 @@ def gather(spec: DatasetSpec, folder: Path) -> list[Fetched]:
 
     def one(archive: Archive, stop: threading.Event) -> Fetched | None:
         account = accounts.get(archive.login) if archive.login is not None else None
-        return fetch(archive, folder, account, stop)
+        return fetch(archive, folder, account, stop, lookalikes=spec.lookalikes)
 
     results = in_parallel(one, spec.archives)
     found = [result for result in results if isinstance(result, Fetched)]
@@ -99,6 +101,8 @@ def _message(
     if missing:
         wanted = "; ".join(f"{archive.name} from {archive.page}{_known(archive)}" for archive in missing)
         lines.append(f"full/{spec.name} needs archives that a person must get: {wanted}")
+        halves = {archive.login: half_told(archive.login) for archive in missing if archive.login is not None}
+        lines += [f"{half}." for half in halves.values() if half is not None]
     if any(isinstance(error, SourceError) for _, error in amiss):
         lines.append(_network_advice(folder))
     logins = {

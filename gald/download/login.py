@@ -57,6 +57,21 @@ def credentials(login: Login) -> tuple[str, str] | None:
     return words if all(isinstance(word, str) and word for word in words) else None
 
 
+def half_told(login: Login) -> str | None:
+    """Say which variable is missing where one of the two is set and nothing else logs in.
+
+    Parameters
+    ----------
+    login : Login
+        Names the variables.
+    """
+    if credentials(login) is not None:
+        return None
+    told = [name for name in login.variables if os.environ.get(name)]
+    missing = [name for name in login.variables if name not in told]
+    return f"{told[0]} is set, but {missing[0]} is not" if len(told) == 1 else None
+
+
 def advice(login: Login, folder: Path) -> str:
     """Say how an archive behind a login can be had, as lines to be read one after the other.
 

@@ -2,7 +2,8 @@
 
 Bytes are appended to ``.<name>.part``; beside it ``.<name>.part.json`` remembers the version as soon as the source has
 named it, before the first byte. Both survive a kill, so that the next try, or the next command, goes on with what is
-there, and never stitches two versions of a file together.
+there, and never stitches two versions of a file together: only a file with a published digest, which would find that
+out, is continued from another source than it was begun from.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -45,14 +46,22 @@ class SourceError(ArchiveError):
         self.wait_s = wait_s
 
 
+class StitchError(SourceError):
+    """What came from several sources is not the published file; it is gone, and the next try asks for all of it."""
+
+
 @dataclass(frozen=True)
 class Version:
-    """What tells one version of a file at a source from another: as much of it as the source names."""
+    """What tells one version of a file at a source from another: as much of it as the source names.
+
+    `stitched` is no such mark: it says that the bytes so far came from several sources, the last one being `url`.
+    """
 
     url: str
     etag: str | None = None
     modified: str | None = None
     total: int | None = None
+    stitched: bool = False
 
     @property
     def marked(self) -> bool:
@@ -70,7 +79,8 @@ class Version:
         False
         """
         mine, others = asdict(self), asdict(other)
-        return all(None in (mine[key], others[key]) or mine[key] == others[key] for key in mine)
+        marks = ("url", "etag", "modified", "total")
+        return all(None in (mine[key], others[key]) or mine[key] == others[key] for key in marks)
 
     def goes_on_as(self, other: Version, *, pinned: bool) -> bool:
         """Whether bytes of the other may follow those of this one.
@@ -80,7 +90,8 @@ class Version:
         other : Version
             What the source tells now.
         pinned : bool
-            Whether a published digest would find out bytes of two versions; without one a mark has to be repeated.
+            Whether a published digest would find out bytes of two versions; without one a mark has to be repeated, and
+            no other source will do.
 
         Examples
         --------
@@ -88,7 +99,11 @@ class Version:
         True
         >>> Version("u", etag="a").goes_on_as(Version("u"), pinned=False)
         False
+        >>> Version("u", etag="a", total=3).goes_on_as(Version("v", etag="b", total=3), pinned=True)
+        True
         """
+        if self.url != other.url:
+            return pinned and self.total is not None and self.total == other.total
         repeated = any(
             mark is not None and mark == again
             for mark, again in ((self.etag, other.etag), (self.modified, other.modified))
@@ -160,7 +175,13 @@ class Part:
             Whether a published digest would find out bytes of two versions.
         """
         version = self.version
-        return version is not None and version.url == url and self.size > 0 and (version.marked or pinned)
+        if version is None or self.size == 0:
+            return False
+        if version.total is not None and self.size > version.total:
+            return False  # its source did not send what it was asked for
+        if version.url != url:
+            return pinned and version.total is not None
+        return pinned or version.marked
 
     def begin(self, version: Version) -> None:
         """Start over, with the first byte of a version."""
@@ -168,6 +189,12 @@ class Part:
         self._file.truncate(0)
         write_json(self._memo, asdict(version))
         self._progress = _Progress(self.name, 0)
+
+    def go_on(self, version: Version) -> None:
+        """Keep what is there; note if what comes next is of another source."""
+        known = self.version
+        if known is not None and known.url != version.url:
+            write_json(self._memo, asdict(replace(version, stitched=True)))
 
     def expect(self, total: int | None) -> None:
         """Note how many bytes there will be, for the progress."""

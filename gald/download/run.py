@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from gald.download.archives import unpack
 from gald.download.fetch import Fetched
 from gald.download.gather import gather
 from gald.download.space import check_room
+from gald.download.unpacked import REMEDY, take
 from gald.errors import ArchiveError, DatasetError
 from gald.files import LISTING, listing_digest, replaced_folder, sha256, tree_listing, write_json, write_text
 
@@ -42,7 +44,7 @@ class Params(Protocol):
         """Published form that a benchmark is taken from."""
 
 
-def download(edition: str, dataset: str, params: Params) -> Path:
+def download(edition: str, dataset: str, params: Params, *, unpacked: Path | None = None) -> Path:
     """Make ``data/raw/<edition>/<dataset>``.
 
     Parameters
@@ -53,6 +55,8 @@ def download(edition: str, dataset: str, params: Params) -> Path:
         Name of a file in ``gald/datasets``.
     params : Params
         The download section.
+    unpacked : Path, optional
+        Folder that the archives of the real benchmark were unpacked into, from which its files are taken.
 
     Returns
     -------
@@ -76,8 +80,12 @@ def download(edition: str, dataset: str, params: Params) -> Path:
             _log.info("%s/%s: already downloaded", edition, dataset)
             return paths.raw_json(edition, dataset)
         paths.raw_json(edition, dataset).unlink(missing_ok=True)  # while files change, nothing vouches for them
+        if unpacked is not None:
+            return _make(edition, spec, generator, partial(take, spec, unpacked), (str(unpacked), REMEDY))
         fetched = _drawn(spec, params.seed) if edition == "mini" else _fetched(spec)
-        return _unpack_all(edition, spec, fetched, generator)
+        origin = ", ".join(str(copy.path) for copy in fetched)
+        fill = partial(_unpack_all, edition, spec, fetched)
+        return _make(edition, spec, generator, fill, (origin, fetched[0].remedy))
 
 
 @contextmanager
@@ -154,27 +162,41 @@ def _fetched(spec: DatasetSpec) -> list[Fetched]:
     return gather(spec, folder)
 
 
-def _unpack_all(edition: str, spec: DatasetSpec, fetched: list[Fetched], generator: dict[str, int] | None) -> Path:
-    """Unpack all archives into one folder, check its digest if one is known, and write raw.json."""
-    with replaced_folder(files(edition, spec.name)) as partial:
-        count = 0
-        for archive, copy in zip(spec.archives, fetched, strict=True):
-            _log.info("%s/%s: unpacking %s", edition, spec.name, archive.name)
-            count += unpack(copy.path, archive, partial, copy.remedy, spec.lookalikes)
-        listing = tree_listing(partial)
+def _unpack_all(edition: str, spec: DatasetSpec, fetched: list[Fetched], target: Path) -> list[dict[str, Any]]:
+    """Unpack all archives into one folder; return their entries of raw.json."""
+    listed = []
+    for archive, copy in zip(spec.archives, fetched, strict=True):
+        _log.info("%s/%s: unpacking %s", edition, spec.name, archive.name)
+        unpack(copy.path, archive, target, copy.remedy, spec.lookalikes)
+        size = copy.path.stat().st_size
+        listed.append({"name": archive.name, "sha256": copy.sha256, "bytes": size, "source": copy.source})
+    return listed
+
+
+def _make(
+    edition: str,
+    spec: DatasetSpec,
+    generator: dict[str, int] | None,
+    fill: Callable[[Path], list[dict[str, Any]]],
+    blame: tuple[str, str],
+) -> Path:
+    """Fill the folder of files, check its digest if one is known, and write raw.json.
+
+    `blame` is where the files come from, and what to do if they are not the published ones.
+    """
+    with replaced_folder(files(edition, spec.name)) as folder:
+        listed = fill(folder)
+        listing = tree_listing(folder)
         tree = listing_digest(listing)
         if edition == "full" and spec.tree_sha256 is not None and tree != spec.tree_sha256:
-            origin = ", ".join(str(copy.path) for copy in fetched)
+            origin, remedy = blame
             raise ArchiveError(
                 f"{origin}: the unpacked files have digest {tree}, expected {spec.tree_sha256}: not the published "
-                f"{spec.title}; {fetched[0].remedy}"
+                f"{spec.title}; {remedy}"
             )
     _write_listing(edition, spec.name, listing)
     boundary = paths.raw_json(edition, spec.name)
-    listed = [
-        {"name": archive.name, "sha256": copy.sha256, "bytes": copy.path.stat().st_size, "source": copy.source}
-        for archive, copy in zip(spec.archives, fetched, strict=True)
-    ]
+    count = listing.count("\n")
     write_json(
         boundary,
         {

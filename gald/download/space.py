@@ -1,4 +1,4 @@
-"""Free disk space, looked at before the first byte: for the archives that are still to come, and for unpacking all."""
+"""Free disk space, looked at before the first byte: of a whole benchmark and its unpacking, and of each transfer."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gald import paths
 from gald.datasets._spec import Archive, DatasetSpec
-from gald.download.fetch import here
 from gald.download.part import Part
+from gald.download.places import here
 from gald.errors import ArchiveError
 
 _GROWTH = 1.05
@@ -21,7 +21,7 @@ def check_room(spec: DatasetSpec, archives: Path, files: Path) -> None:
     Parameters
     ----------
     spec : DatasetSpec
-        Says how large its archives are, packed and unpacked; one of unknown size counts nothing.
+        Says how large its archives are, packed and unpacked; one of unknown size counts nothing, see `check_transfer`.
     archives : Path
         Existing folder of the archives.
     files : Path
@@ -41,10 +41,37 @@ def check_room(spec: DatasetSpec, archives: Path, files: Path) -> None:
     if to_come + unpacked > free:
         raise ArchiveError(
             f"full/{spec.name} needs {to_come + unpacked} bytes ({size(to_come)} to download, {size(unpacked)} "
-            f"unpacked) on the disk of {archives}, where {free} ({size(free)}) are free; make room, or "
-            f"move the data folder to another disk and leave a symbolic link {paths.DATA_ROOT} in its place (trainings "
-            "know their data by path); for a fresh start, set GALD_DATA to a folder on another disk"
+            f"unpacked) {_where(archives, free)}"
         )
+
+
+def check_transfer(part: Part, total: int | None) -> None:
+    """Refuse a file whose announced size this disk cannot hold.
+
+    Parameters
+    ----------
+    part : Part
+        What is there of it takes no more room.
+    total : int or None
+        Bytes that the source announces; without them nothing is known, and nothing checked.
+
+    Raises
+    ------
+    ArchiveError
+        The disk has too little room: at any other source too.
+    """
+    needed, free = (total or 0) - part.size, shutil.disk_usage(part.path.parent).free
+    if needed > free:
+        raise ArchiveError(f"{part.name} needs {needed} bytes to download {_where(part.path.parent, free)}")
+
+
+def _where(folder: Path, free: int) -> str:
+    """Say what is free, and what to do: the end of a message."""
+    return (
+        f"on the disk of {folder}, where {free} ({size(free)}) are free; make room, or "
+        f"move the data folder to another disk and leave a symbolic link {paths.DATA_ROOT} in its place (trainings "
+        "know their data by path); for a fresh start, set GALD_DATA to a folder on another disk"
+    )
 
 
 def download_size(archive: Archive) -> int | None:

@@ -11,13 +11,14 @@ from gald.datasets._spec import Archive
 from gald.download import ftp, web
 from gald.download.archives import verify
 from gald.download.login import Account
-from gald.download.part import Part, SourceError
+from gald.download.part import Part, SourceError, StitchError
+from gald.download.places import Address
 from gald.errors import ArchiveError
 
-TRIES = 3
+TRIES = 6
 """Failed tries in a row before a source is given up."""
 PAUSE = 2.0
-"""Seconds before the second try; doubled before each further one."""
+"""Seconds before the second try; doubled before each further one, so that a source has a minute to come back."""
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as dead."""
 STEP = 1 << 20
@@ -27,13 +28,13 @@ may well see more broken connections than `TRIES`."""
 _log = logging.getLogger("gald")
 
 
-def transfer(url: str, archive: Archive, folder: Path, account: Account | None, stop: threading.Event) -> str:
+def transfer(address: Address, archive: Archive, folder: Path, account: Account | None, stop: threading.Event) -> str:
     """Download a file and verify it.
 
     Parameters
     ----------
-    url : str
-        Address, of the kind http, https or ftp.
+    address : Address
+        Of the kind http, https or ftp.
     archive : Archive
         What the file must be; it takes this name in `folder`.
     folder : Path
@@ -52,6 +53,8 @@ def transfer(url: str, archive: Archive, folder: Path, account: Account | None, 
     ------
     SourceError
         The source does not deliver; the message says why.
+    ArchiveError
+        The disk cannot hold what the source announces.
     OSError
         The disk is full or read-only.
     """
@@ -59,9 +62,12 @@ def transfer(url: str, archive: Archive, folder: Path, account: Account | None, 
     failures, furthest = 0, part.size
     while True:
         try:
-            if not _is_there(part, web.shown(url)):
-                _ask(url, part, archive, account)
-            return _verified(part, archive, url)
+            if not _is_there(part, address.shown):
+                _ask(address, part, archive, account)
+            return _verified(part, archive, address.shown)
+        except StitchError as error:
+            _log.warning("%s; starting over", error)
+            continue  # once: what comes now is from this source alone
         except SourceError as error:
             if part.size >= furthest + STEP:
                 furthest, failures = part.size, 0
@@ -79,30 +85,31 @@ def _is_there(part: Part, url: str) -> bool:
     return version is not None and version.url == url and part.whole
 
 
-def _ask(url: str, part: Part, archive: Archive, account: Account | None) -> None:
-    scheme = urlsplit(url).scheme
+def _ask(address: Address, part: Part, archive: Archive, account: Account | None) -> None:
+    scheme = urlsplit(address.url).scheme
     if scheme == "ftp":
-        ftp.get(url, part, archive, TIMEOUT)
+        ftp.get(address, part, archive, TIMEOUT)
     elif scheme in ("http", "https"):
         try:
-            web.get(url, part, archive, account.cookies() if account is not None else None, TIMEOUT)
+            web.get(address, part, archive, account.cookies() if account is not None else None, TIMEOUT)
         except web.PageError:
             if account is not None:
                 account.leave()  # a session ends after a while; the next try begins another
             raise
     else:
-        raise SourceError(f"{web.shown(url)}: not of the kind http, https, ftp or file", again=False)
+        raise SourceError(f"{address.shown}: not of the kind http, https, ftp or file", again=False)
 
 
 def _verified(part: Part, archive: Archive, url: str) -> str:
     version = part.version
     if version is not None and version.total not in (None, part.size):
-        raise SourceError(f"{web.shown(url)}: the connection broke off")
+        raise SourceError(f"{url}: the connection broke off")
     if part.size == 0:
-        raise SourceError(f"{web.shown(url)}: sends nothing")
+        raise SourceError(f"{url}: sends nothing")
     try:
         return verify(part.path, archive, "the source or the connection altered it")
     except ArchiveError as error:
-        problem = SourceError(f"{web.shown(url)}: {error}")
+        stitched = version is not None and version.stitched
+        problem = (StitchError if stitched else SourceError)(f"{url}: {error}")
     part.drop()
     raise problem

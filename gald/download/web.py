@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import logging
 import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
 from gald.datasets._spec import Archive
 from gald.download.part import Part, SourceError, Version
+from gald.download.places import Address, shown
+from gald.download.space import check_transfer
 
 if TYPE_CHECKING:
     from requests import Response
@@ -30,25 +33,13 @@ class PageError(SourceError):
     """The source answers with a web page, as for somebody who has not logged in."""
 
 
-def shown(url: str) -> str:
-    """Return a URL without user name and password, for messages and files.
-
-    Examples
-    --------
-    >>> shown("https://me:secret@mirror.org:8080/a.zip")
-    'https://mirror.org:8080/a.zip'
-    """
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def get(url: str, part: Part, archive: Archive, cookies: RequestsCookieJar | None, timeout: float) -> None:
+def get(address: Address, part: Part, archive: Archive, cookies: RequestsCookieJar | None, timeout: float) -> None:
     """Ask once, and append what comes.
 
     Parameters
     ----------
-    url : str
-        Address of the file.
+    address : Address
+        Of the file.
     part : Part
         Closed; what of it belongs to the same version is kept.
     archive : Archive
@@ -62,6 +53,8 @@ def get(url: str, part: Part, archive: Archive, cookies: RequestsCookieJar | Non
     ------
     SourceError
         No answer, a refusal, or an end before the end; the message holds no secret, and neither does its chain.
+    ArchiveError
+        The disk cannot hold what the source announces.
     OSError
         The disk is full.
     """
@@ -69,7 +62,8 @@ def get(url: str, part: Part, archive: Archive, cookies: RequestsCookieJar | Non
     import requests
 
     pooch.get_logger().setLevel(logging.WARNING)
-    check = _Check(url, part, archive)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)  # its debug lines hold whole addresses
+    check = _Check(address.shown, part, archive)
     problem: SourceError | None = None
     with part:
         try:
@@ -80,9 +74,9 @@ def get(url: str, part: Part, archive: Archive, cookies: RequestsCookieJar | Non
                 headers=check.headers(),
                 cookies=cookies,
                 hooks={"response": check},
-            )(url, part, None)
+            )(address.url, part, None)
         except (requests.RequestException, UnicodeError, ValueError) as error:
-            problem = _problem(shown(url), error, timeout)
+            problem = _problem(address.shown, error, timeout)
         finally:
             check.close()
     if problem is not None and not check.complete:
@@ -94,8 +88,7 @@ def _problem(url: str, error: Exception, timeout: float) -> SourceError:
     import requests
 
     if isinstance(error, requests.HTTPError) and error.response is not None:
-        status, after = error.response.status_code, error.response.headers.get("Retry-After", "")
-        wait_s = float(after) if after.isdigit() else 0.0
+        status, wait_s = error.response.status_code, _asked_to_wait(error.response)
         again = status not in _HOPELESS and wait_s <= _LONGEST_WAIT_S
         return SourceError(f"{url}: HTTP status {status}", again=again, wait_s=wait_s)
     text = str(error)
@@ -112,12 +105,24 @@ def _problem(url: str, error: Exception, timeout: float) -> SourceError:
     return SourceError(f"{url}: {type(error).__name__}, not an address that can be asked", again=False)
 
 
+def _asked_to_wait(answer: Response) -> float:
+    """Return the seconds that a source asks to be left alone, which it tells as a number or as a date."""
+    after = answer.headers.get("Retry-After", "").strip()
+    if after.isdecimal():
+        return float(after)
+    try:
+        until = parsedate_to_datetime(after)
+        return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):  # no date, or one without its zone
+        return 0.0
+
+
 class _Check:
     """Looks at each answer before a byte of it is written; `requests` calls it."""
 
     def __init__(self, url: str, part: Part, archive: Archive) -> None:
         self.complete = False
-        self._url = shown(url)
+        self._url = url
         self._part = part
         self._archive = archive
         self._answer: Response | None = None
@@ -133,7 +138,7 @@ class _Check:
             headers["Range"] = f"bytes={self._offset}-"
             etag = self._known.etag
             strong = etag if etag is not None and not etag.startswith("W/") else self._known.modified
-            if strong is not None:
+            if strong is not None and self._known.url == self._url:  # another source has marks of its own
                 headers["If-Range"] = strong
         return headers
 
@@ -176,9 +181,9 @@ class _Check:
         """Take the whole file from its first byte."""
         length = answer.headers.get("Content-Length", "")
         version = self._version(answer, int(length) if length.isdigit() else None)
-        check_total(version, self._archive)
+        check_total(version, self._archive, self._part)
         if self._known is not None:
-            same = self._known.same_as(version)
+            same = self._known.url != self._url or self._known.same_as(version)
             why = "the source does not send the rest alone" if same else "the file has changed at its source"
             _log.warning("%s: %s; starting over", self._archive.name, why)
         self._part.begin(version)
@@ -191,8 +196,9 @@ class _Check:
         if first != self._offset or not self._goes_on_as(version):
             self._part.drop()
             raise SourceError(f"{self._url}: the file has changed at its source, or cannot be told from another")
-        check_total(version, self._archive)
+        check_total(version, self._archive, self._part)
         _log.info("%s: going on from %.1f MB", self._archive.name, self._offset / 1e6)
+        self._part.go_on(version)
         self._part.expect(total)
 
     def _goes_on_as(self, version: Version) -> bool:
@@ -208,19 +214,22 @@ class _Check:
             raise SourceError(f"{self._url}: the file has changed at its source")
 
 
-def check_total(version: Version, archive: Archive) -> None:
-    """Refuse a file of the wrong size before its first byte.
+def check_total(version: Version, archive: Archive, part: Part) -> None:
+    """Refuse a file of the wrong size, or one that the disk cannot hold, before its first byte.
 
     Raises
     ------
     SourceError
         The source announces another size than the published one.
+    ArchiveError
+        The disk has too little room.
     """
     if None not in (version.total, archive.size) and version.total != archive.size:
         raise SourceError(
             f"{version.url}: announces {version.total} bytes, the published {archive.name} has {archive.size}",
             again=False,
         )
+    check_transfer(part, version.total)
 
 
 def _content_range(answer: Response) -> tuple[int | None, int | None]:

@@ -17,7 +17,7 @@ from gald.inference import channels_last, for_prediction, peak_bytes, predict
 from gald.metrics import Mask
 from gald.models import weights
 from gald.params import EvaluateParams, Run
-from gald.transforms import resize_image
+from gald.transforms import resize_image, scaled_size
 
 
 class Predictor:
@@ -78,7 +78,7 @@ class Predictor:
         return resize_image(image, self._input_size((image.shape[0], image.shape[1])))
 
     def _input_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        return self.params.image_size or size
+        return scaled_size(size, self.params.image_size)
 
 
 def _device(device: str, place: int) -> torch.device:

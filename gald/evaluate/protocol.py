@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gald.params import EvaluateParams, ProtocolParams
+from gald.params import EvaluateParams, ProtocolParams, input_in_words
 
 SCORED = {"scored_at": "the mask's own size", "ignored": "pixels that the truth ignores count nowhere"}
 """What holds of all scores, whoever predicted."""
@@ -31,7 +31,7 @@ def protocol(params: EvaluateParams, num_classes: int) -> dict[str, Any]:
         "text": sentence(params),
         "split": params.split,
         "classes": num_classes,
-        "input_size": None if params.image_size is None else list(params.image_size),
+        "input_size": params.model_dump(mode="json", include={"image_size"})["image_size"],
         **inference.model_dump(mode="json", exclude={"name"}),
         **SCORED,
     }
@@ -54,7 +54,7 @@ def sentence(params: EvaluateParams) -> str:
     if inference.window is not None:
         parts = ["sliding window {}x{}".format(*inference.window), f"overlap {inference.overlap:.2g}"]
     parts += [f"{inference.average} averaged"] if several else []
-    parts.append("native size" if params.image_size is None else "input {}x{}".format(*params.image_size))
+    parts.append("native size" if params.image_size is None else f"input {input_in_words(params.image_size)}")
     parts.append(_scales(inference))
     parts.append("flip" if inference.flip else "no flip")
     return f"{', '.join(parts)}, scored at the mask's size on {params.split}"

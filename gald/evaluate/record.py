@@ -18,6 +18,9 @@ from gald.metrics.counts import CountTable
 from gald.metrics.detail import detail_per_class, detail_scores
 from gald.params import SCORES, Run
 
+TRAINED = ("weights", "iterations", "code", "environment", "resumed_from", "determinism")
+"""What of run.json goes with the scores, so that who has the scores alone knows how they came about."""
+
 
 def checked_record(run: Run, manifest_sha256: str) -> dict[str, Any]:
     """Read run.json and hold it against the params, the manifest and the weights that are there now.
@@ -113,6 +116,7 @@ def metrics(run: Run, record: dict[str, Any], split: PreparedSplit, table: Count
         "run_sha256": files.sha256(paths.run_json(run.name)),
         "manifest_sha256": record["manifest_sha256"],
         "code_digest": record["code"]["digest"],
+        "trained": {key: record[key] for key in TRAINED},
         "evaluation_code_digest": provenance.code_digest(),
         "params_sha256": run.digest(),
         "evaluate_sha256": run.evaluate_digest(),

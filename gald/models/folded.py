@@ -7,49 +7,72 @@ convolution before it can do by its own weight and bias. The copy answers as the
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from gald.models._winograd import WinogradConvs, fits
 from gald.models.heads import MainHead
 from gald.models.segmentor import Segmentor
 
 
-class _SplitConv(nn.Module):
-    """Convolution of two features side by side, without laying them side by side."""
+class _SideBySide(nn.Module):
+    """Convolutions of one feature, one after the other."""
 
-    def __init__(self, convolution: nn.Conv2d, channels: int) -> None:
+    def __init__(self, convolutions: Sequence[nn.Conv2d]) -> None:
         super().__init__()
-        parts = torch.split(convolution.weight.detach(), [channels, convolution.in_channels - channels], dim=1)
-        self.first, self.second = (nn.Parameter(part.contiguous(), requires_grad=False) for part in parts)
-        self.bias = convolution.bias
-        self.padding = convolution.padding
+        self.convolutions = nn.ModuleList(convolutions)
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Map (N, C, H, W) and (N, C', H, W) to (N, C'', H, W)."""
-        convolved = functional.conv2d(first, self.first, self.bias, padding=self.padding)
-        return convolved.add_(functional.conv2d(second, self.second, padding=self.padding))
+    def forward(self, feature: Tensor) -> list[Tensor]:
+        """Map (N, C, H, W) to the result of each convolution."""
+        return [convolution(feature) for convolution in self.convolutions]
 
 
 class _FoldedHead(nn.Module):
-    """The main head's layers, with the last convolution split."""
+    """The main head's layers. Its last convolution, of two features side by side, is the sum of one of each.
+
+    So the backbone's feature is convolved twice, for the block and for that sum: in one go where that is faster.
+    """
 
     def __init__(self, head: MainHead) -> None:
         super().__init__()
-        self.before, self.block, self.after = head.before, head.block, head.after
-        convolution, self.norm, self.activation = head.fuse.children()
-        assert isinstance(convolution, nn.Conv2d)
-        self.fuse = _SplitConv(convolution, convolution.in_channels - head.classifier.in_channels)
+        first, *before = head.before.children()
+        middle, *after = head.after.children()
+        last, *fuse = head.fuse.children()
+        assert isinstance(first, nn.Conv2d)
+        assert isinstance(middle, nn.Conv2d)
+        assert isinstance(last, nn.Conv2d)
+        of_feature, of_context = _parts(last, first.in_channels)
+        self.of_feature, self.of_block, self.of_context = map(_together, ([first, of_feature], [middle], [of_context]))
+        self.before, self.after, self.fuse = nn.Sequential(*before), nn.Sequential(*after), nn.Sequential(*fuse)
+        self.block = head.block
         self.classifier = head.classifier
 
     def forward(self, feature: Tensor) -> Tensor:
         """Logits (N, K, h, w) of the backbone's feature (N, C, h, w)."""
-        context = self.after(self.block(self.before(feature)))
-        logits: Tensor = self.classifier(self.activation(self.norm(self.fuse(feature, context))))
+        first, summed = self.of_feature(feature)
+        (middle,) = self.of_block(self.block(self.before(first)))
+        (of_context,) = self.of_context(self.after(middle))
+        logits: Tensor = self.classifier(self.fuse(summed.add_(of_context)))
         return logits
+
+
+def _together(convolutions: Sequence[nn.Conv2d]) -> nn.Module:
+    return WinogradConvs(convolutions) if all(map(fits, convolutions)) else _SideBySide(convolutions)
+
+
+def _parts(convolution: nn.Conv2d, channels: int) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Split a convolution in two, of the first channels and of the others, whose results add up to its own."""
+    parts = torch.split(convolution.weight.detach(), [channels, convolution.in_channels - channels], dim=1)
+    first, second = (copy.copy(convolution) for _ in parts)
+    for one, weight in zip((first, second), parts, strict=True):
+        one._parameters = {"weight": nn.Parameter(weight.contiguous(), requires_grad=False), "bias": None}
+        one.in_channels = weight.shape[1]
+    first.bias = convolution.bias
+    return first, second
 
 
 def folded(model: Segmentor) -> Segmentor:

@@ -17,6 +17,7 @@ from gald.errors import ModelError
 from gald.models.segmentor import Segmentor, build_segmentor
 from gald.params import ModelParams
 
+_REMEDY = "give a .safetensors file written by gald; if a run made this one, train it again"
 _KEY = "gald"  # one entry, because safetensors writes several in an order that changes from call to call
 
 
@@ -74,9 +75,10 @@ def load(path: str | Path, *, classes: Sequence[str] | None = None) -> Segmentor
             header = (file.metadata() or {}).get(_KEY)
             state = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged or no safetensors file ({error}); remove it and train again") from error
+        raise ModelError(f"{path} is damaged or no safetensors file ({error}); {_REMEDY}") from error
     if header is None:
-        raise ModelError(f"{path} was not written by gald: it does not say which network its tensors belong to")
+        text = f"{path} was not written by gald: it does not say which network its tensors belong to; {_REMEDY}"
+        raise ModelError(text)
     content = json.loads(header)
     if classes is not None and list(classes) != content["classes"]:
         raise ModelError(_other_classes(path, content["classes"], list(classes)))

@@ -7,12 +7,13 @@ is validated once and written out beside the run.
 
 from gald.params._merge import Layer, Merged, read_yaml
 from gald.params._paper import paper_params
-from gald.params._protocols import load_protocol, protocol_names
+from gald.params._protocols import load_protocol
 from gald.params._run_params import RunParams
 from gald.params._runs import Run
 from gald.params._scores import COSTS, SCORES, WIDTHS
 from gald.params._sections import (
     AuxHead,
+    Box,
     Choice,
     DownloadParams,
     EvaluateParams,
@@ -24,6 +25,7 @@ from gald.params._sections import (
     Section,
     TrainParams,
     ValidationParams,
+    input_in_words,
 )
 from gald.params._suites import (
     Suite,
@@ -34,13 +36,14 @@ from gald.params._suites import (
     suites_of_scale,
     validate_suite,
 )
-from gald.params._tables import Cell, Comparison, Contrast, Published, Table, load_table
+from gald.params._tables import Cell, Comparison, Contrast, Published, PublishedProtocol, Table, load_table
 
 __all__ = [
     "COSTS",
     "SCORES",
     "WIDTHS",
     "AuxHead",
+    "Box",
     "Cell",
     "Choice",
     "Comparison",
@@ -55,6 +58,7 @@ __all__ = [
     "PrepareParams",
     "ProtocolParams",
     "Published",
+    "PublishedProtocol",
     "Run",
     "RunParams",
     "Section",
@@ -64,11 +68,11 @@ __all__ = [
     "ValidationParams",
     "data_params",
     "find_run",
+    "input_in_words",
     "load_protocol",
     "load_suite",
     "load_table",
     "paper_params",
-    "protocol_names",
     "read_yaml",
     "suite_names",
     "suites_of_scale",

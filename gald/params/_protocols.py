@@ -12,11 +12,6 @@ from gald.params._sections import ProtocolParams
 from gald.params._validate import validated
 
 
-def protocol_names(root: Path) -> tuple[str, ...]:
-    """Names of the protocols, in the order of their file."""
-    return tuple(read_yaml(root / "protocols.yaml"))
-
-
 def load_protocol(name: object, crop_size: object, root: Path) -> ProtocolParams:
     """Look a protocol up by name.
 

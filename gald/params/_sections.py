@@ -147,6 +147,28 @@ class ValidationParams(Section):
     patience: PositiveInt | None  # validations without a better one after which the training ends; null: never
 
 
+class Box(Section):
+    """Sides that an image is made as large as they allow, its ratio kept: ``{long_side: 2048, short_side: 512}``."""
+
+    long_side: PositiveInt
+    short_side: PositiveInt
+
+    @model_validator(mode="after")
+    def _check(self) -> Box:
+        if self.short_side > self.long_side:
+            raise ValueError(f"short_side: {self.short_side} exceeds long_side {self.long_side}")
+        return self
+
+    def __str__(self) -> str:
+        """Spell it for a reader."""
+        return f"at most {self.long_side}x{self.short_side}, ratio kept"
+
+
+def input_in_words(image_size: Size | Box) -> str:
+    """Spell the size that images are resized to, for example ``360x480``."""
+    return str(image_size) if isinstance(image_size, Box) else "{}x{}".format(*image_size)
+
+
 class PhotometricParams(Section):
     """Largest changes of an image's colours; each is drawn uniformly, and 0 leaves them as they are."""
 
@@ -161,7 +183,7 @@ class TrainParams(Section):
 
     seed: NonNegativeInt
     splits: Annotated[tuple[str, ...], Field(min_length=1)]
-    image_size: Size | None  # (height, width) every sample is resized to first; null = as prepared
+    image_size: Size | Box | None  # (height, width), or a box, that samples are resized to first; null = as prepared
     crop_size: Size  # (height, width)
     scale_range: tuple[PositiveFloat, PositiveFloat]
     flip: bool
@@ -232,6 +254,6 @@ class EvaluateParams(Section):
 
     split: str
     protocol: ProtocolParams  # in YAML by its name in params/protocols.yaml
-    image_size: Size | None  # the network's input (height, width); scores are at the mask's own size. null = native
+    image_size: Size | Box | None  # the network's input; scores are at the mask's own size. null = native
     gallery: NonNegativeInt  # samples whose predicted masks are kept as pictures
     threads: PositiveInt

@@ -8,11 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from gald import paths, plugins
-from gald.errors import ParamsError
 from gald.params._merge import read_yaml
-from gald.params._protocols import protocol_names
 from gald.params._scores import COSTS, SCORES
-from gald.params._sections import Section, Size
+from gald.params._sections import Box, NonNegativeInt, PositiveInt, ProtocolParams, Section, Size
 from gald.params._validate import validated
 
 RowName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]  # part of paths, and of what a wildcard may take
@@ -28,12 +26,14 @@ Column = Annotated[str, AfterValidator(_known_column)]
 
 
 class Comparison(Section):
-    """The comparison that a table is built to answer, named before any number is seen."""
+    """The comparison that a table is built to answer, named before any number is seen; `seen` says where it was not."""
 
     row: str
     than: str
     column: Column
     question: str  # in words, for the report
+    # scale -> seeds whose results had been seen when it was named; on these it is exploratory, and the table says so
+    seen: dict[str, tuple[NonNegativeInt, ...]] = Field(default_factory=dict)
 
 
 class Contrast(Section):
@@ -41,6 +41,19 @@ class Contrast(Section):
 
     row: str
     than: str
+
+
+class PublishedProtocol(ProtocolParams):
+    """How a published number was measured, in the terms of a metrics file's protocol.
+
+    It stands beside the number in full: what ``protocols.yaml`` says is about our runs, and no edit of it changes how
+    somebody else's number came about.
+    """
+
+    name: str = ""  # theirs has none here
+    split: str
+    classes: PositiveInt  # that the mean is over, as 59 or 60
+    input_size: Size | Box | None  # null = native
 
 
 class Published(Section):
@@ -52,10 +65,7 @@ class Published(Section):
     value: Annotated[float, Field(gt=0, lt=1)]  # a fraction, as every score here
     method: str  # as the source names it: method, backbone
     protocol: str  # in the source's words
-    # The same as evaluate's params say it. Ours is subtracted only where all three are alike; null: never.
-    protocol_name: str | None = None
-    split: str | None = None
-    input_size: Size | None = None  # null = native
+    measured_by: PublishedProtocol | None = None  # ours is subtracted only where it is the same; null: never
     source: str
 
 
@@ -117,10 +127,4 @@ def load_table(name: str, root: Path = paths.PARAMS) -> Table:
     defaults: dict[str, Any] = {"layout": "rows", "labels": {}, "main": None}
     defaults |= {"contrasts": [], "published": [], "notes": []}
     content = {"name": name, **defaults, **read_yaml(path)}
-    table = validated(Table, content, lambda _: str(path))
-    for protocol in (entry.protocol_name for entry in table.published):
-        if protocol is not None and protocol not in (known := protocol_names(root)):
-            raise ParamsError(
-                f"{path}: published: no protocol is called {protocol!r}; {plugins.nearest(protocol, known)}"
-            )
-    return table
+    return validated(Table, content, lambda _: str(path))

@@ -62,6 +62,8 @@ def _fields(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
     """Keys allowed at a path of nested models."""
     here: Any = model
     for part in path:
+        if part.isdigit():  # a place in a list, whose entries were stepped into with its key
+            continue
         annotation = here.model_fields[part].annotation if part in getattr(here, "model_fields", {}) else None
         choices = [annotation, *typing.get_args(annotation)]
         here = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), None)

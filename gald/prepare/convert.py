@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from gald.datasets import load_spec
 from gald.datasets._packed import pixels_sha256
-from gald.datasets._png import encode_mask
+from gald.datasets._png import encode, encode_mask
 from gald.datasets._spec import DatasetSpec, RawSample
 from gald.errors import DatasetError
 from gald.files import sha256
@@ -135,7 +133,7 @@ def convert(dataset: str, source: str, folder: Path, task: Task) -> Record | Fai
     image_name = f"images/{task.split}/{sample.id}{picture.suffix}"
     mask_name = f"masks/{task.split}/{sample.id}.png" if labels is not None else ""
     pixels = np.asarray(image)
-    content = _png(pixels) if picture.kinds else picture.content
+    content = encode(pixels) if picture.kinds else picture.content
     written = [_place(content, folder / image_name, None if picture.kinds else sample.image)]
     row: dict[str, str | int] = {
         "id": sample.id,
@@ -267,13 +265,6 @@ def _place(content: bytes, target: Path, source: Path | None = None) -> tuple[in
             pass
     target.write_bytes(content)
     return len(content), hashlib.sha256(content).hexdigest()
-
-
-def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode pixels, and nothing else that an image may carry."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _census(spec: DatasetSpec, counts: npt.NDArray[np.int64]) -> tuple[list[int], dict[str, int]]:

@@ -47,11 +47,17 @@ def head(spec: DatasetSpec, edition: str, raw: Mapping[str, Any]) -> dict[str, A
         "converter": CONVERTER,
         "raw_sha256": raw["tree_sha256"],
         "raw_ids_sha256": digest(ids),
-        "archives": [{key: archive[key] for key in ("name", "sha256", "bytes")} for archive in raw["archives"]],
+        "archives": [_archive(archive) for archive in raw["archives"]],
         "classes": list(spec.class_names),
         "palette": [list(colour) for colour in spec.palette],
         "ignore_index": spec.ignore_index,
     }
+
+
+def _archive(archive: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what identifies an archive; of one that nobody has verified, what it was taken for."""
+    source = ("source",) if archive["sha256"] is None else ()
+    return {key: archive[key] for key in ("name", "sha256", "bytes", *source)}
 
 
 def write(

@@ -39,7 +39,7 @@ class Lookup:
         Returns
         -------
         mask : ndarray of uint8, shape (h, w)
-            Train ids, or the benchmark's ignore_index.
+            Train ids, or the benchmark's ignore_index; row by row in memory.
         counts : ndarray of int64, shape (highest raw id of the table + 1,)
             Pixels of each raw id.
 
@@ -63,7 +63,7 @@ class Lookup:
             self._refuse(np.unique(ids))
         counts = np.bincount(ids.ravel(), minlength=len(self._table))
         self._refuse(np.flatnonzero(counts))
-        return self._table[ids], counts
+        return np.ascontiguousarray(self._table[ids]), counts  # MATLAB's maps lie column by column
 
     def _of_bytes(self, raw: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """Count and map through Pillow: a third of NumPy's time on large masks, and no wider copy of them."""

@@ -38,6 +38,7 @@ def collect(suite: Suite, table_name: str) -> Content:
     if measures:
         entries = machine.read(suite.name)
         lines = tuple(replace(line, machine=machine.of_line(entries, line)) for line in lines)
+    main = comparisons.main_comparisons(table, lines)
     content = Content(
         name=table.name,
         title=table.title,
@@ -48,7 +49,8 @@ def collect(suite: Suite, table_name: str) -> Content:
         columns=tuple(column for column in table.columns if column in SCORES),
         lines=lines,
         question=table.main.question if table.main else "",
-        comparisons=comparisons.main_comparisons(table, lines),
+        comparisons=main,
+        seen=comparisons.seen(table, suite.scale, main),
         others=comparisons.other_comparisons(table, lines),
         measures=measures,
     )

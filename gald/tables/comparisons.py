@@ -1,8 +1,10 @@
 """Which rows a table compares, and how the p values of several comparisons are corrected.
 
-The main comparison is named in the table's params before any run. On one benchmark it is one test and stands as it is;
-on several, its tests are a family of their own. All that the table compares besides, the named pair's other scores and
-the pairs listed as contrasts, are a second family. Within a family the p values are corrected as Holm (1979) does.
+The main comparison is named in the table's params, before any run or with the seeds that had been seen by then. On one
+benchmark it is one test and stands as it is; on several, its tests are a family of their own. All that the table
+compares besides, the named pair's other scores and the pairs listed as contrasts, are a second family. Within a family
+the p values of the t tests are corrected as Holm (1979) does. The sign-flip tests are not: each is asked beside, which
+can only make false verdicts rarer.
 """
 
 from __future__ import annotations
@@ -12,12 +14,20 @@ from dataclasses import replace
 
 from gald.params import SCORES, Table
 from gald.tables.content import Comparison, Content, Line
-from gald.tables.significance import holm
-from gald.tables.statistics import MIN_SEEDS, difference, points, verdict
+from gald.tables.significance import holm, t_bound
+from gald.tables.statistics import LEVEL, MIN_SEEDS, difference, points, verdict
 
 FAMILY = (
-    "Rows are called higher or lower by p values that are corrected as in Holm (1979) among the {count} comparisons "
-    "other than the main one; each is the t test's, from six seeds on the larger of it and the sign-flip test's."
+    "Rows are called higher or lower by the t test's p values, corrected as in Holm (1979) among the {count} "
+    "comparisons other than the main one; from six seeds on each must pass its own sign-flip test too, at {level:g}."
+)
+EXPLORATORY = (
+    "EXPLORATORY: the main comparison was named when the results of {seeds} had been seen: on these it is exploratory, "
+    "and only seeds trained since then can confirm it."
+)
+FIRST = (
+    "Not distinguishable means not shown, which is not the same as equal: of {count} p values the smallest must be "
+    "{p:.2g} or less before correction, {bounds}."
 )
 
 
@@ -35,6 +45,30 @@ def main_comparisons(table: Table, lines: Sequence[Line]) -> tuple[Comparison, .
         return ()
     pairs = _pairs(lines, table.main.row, table.main.than)
     return corrected([compare(*pair, table.main.column) for pair in pairs])
+
+
+def seen(table: Table, scale: str, comparisons: Iterable[Comparison]) -> tuple[int, ...]:
+    """List the seeds of the main comparison whose results had been seen when it was named, ascending."""
+    known = table.main.seen.get(scale, ()) if table.main is not None else ()
+    return tuple(sorted({seed for one in comparisons if one.change for seed in one.change.seeds}.intersection(known)))
+
+
+def naming(content: Content) -> str:
+    """Say when the main comparison was named, for its heading."""
+    if not content.seen:
+        return "named beforehand"
+    return f"named when the results of {_seeds(content.seen)} had been seen"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """Spell some seeds.
+
+    Examples
+    --------
+    >>> _seeds([0]), _seeds([0, 1, 2])
+    ('seed 0', 'seeds 0, 1, 2')
+    """
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def other_comparisons(table: Table, lines: Sequence[Line]) -> tuple[Comparison, ...]:
@@ -58,7 +92,7 @@ def _pairs(lines: Sequence[Line], row: str, than: str) -> Iterator[tuple[Line, L
 
 
 def corrected(family: Iterable[Comparison], *, alone: bool = False) -> tuple[Comparison, ...]:
-    """Correct the p values of a family.
+    """Correct the p values of a family's t tests.
 
     Parameters
     ----------
@@ -68,7 +102,7 @@ def corrected(family: Iterable[Comparison], *, alone: bool = False) -> tuple[Com
         Whether a family of one is marked as corrected too.
     """
     listed = list(family)
-    tested = {place: one.change.p_value for place, one in enumerate(listed) if one.change is not None}
+    tested = {place: one.change.t_test for place, one in enumerate(listed) if one.change is not None}
     known = {place: p for place, p in tested.items() if p is not None}
     if len(known) > 1 or alone:
         for place, adjusted in zip(known, holm(list(known.values())), strict=True):
@@ -105,8 +139,8 @@ def sentence(comparison: Comparison, content: Content) -> str:
         return f"{head}{says(comparison)}."
     each = ", ".join(points(value, signed=True) for value in change.values)
     if len(change.seeds) == 1:
-        return f"{head}{each} points (seed {change.seeds[0]}); {says(comparison)}."
-    text = f"{head}{each} (seeds {', '.join(map(str, change.seeds))}), mean {points(change.mean, signed=True)} points"
+        return f"{head}{each} points ({_seeds(change.seeds)}); {says(comparison)}."
+    text = f"{head}{each} ({_seeds(change.seeds)}), mean {points(change.mean, signed=True)} points"
     if change.interval is not None:
         low, high = (points(end, signed=True, decimals=2) for end in change.interval)
         text += f", 95 % t interval {low} to {high}"
@@ -115,9 +149,12 @@ def sentence(comparison: Comparison, content: Content) -> str:
 
 def notes(content: Content) -> Iterator[str]:
     """Tell the comparisons beside the main one, in sentences unless the table has columns for them; and corrections."""
+    if content.seen:
+        yield EXPLORATORY.format(seeds=_seeds(content.seen))
     tests = sum(one.adjusted is not None for one in content.comparisons)
     if tests:
         yield f"The named comparison is {tests} tests, one a benchmark: p values corrected among them (Holm 1979)."
+        yield _first(content.comparisons)
     if not content.others:
         return
     if content.layout != "scores":
@@ -126,8 +163,17 @@ def notes(content: Content) -> Iterator[str]:
     if count == 1:
         yield "One comparison beside the main one was tested: there is nothing to correct for."
     elif count:
-        yield FAMILY.format(count=count)
+        yield FAMILY.format(count=count, level=LEVEL)
+        yield _first(content.others)
     elif all(not one.obstacle and (one.change is None or len(one.change.seeds) < MIN_SEEDS) for one in content.others):
         yield f"No comparison was tested: a verdict about a method takes {MIN_SEEDS} seeds of both rows."
     else:
         yield "No comparison beside the main one was tested; each says why."
+
+
+def _first(family: Iterable[Comparison]) -> str:
+    """Say what the first verdict of a family takes, so that its absence is not read as equality."""
+    seeds = [len(one.change.seeds) for one in family if one.change is not None and one.adjusted is not None]
+    level = LEVEL / len(seeds)
+    bounds = (f"an absolute t of {t_bound(n, level):.3g} with {n} seeds" for n in sorted(set(seeds)))
+    return FIRST.format(count=len(seeds), p=level, bounds=", ".join(bounds))

@@ -81,8 +81,6 @@ class Protocol:
     name, text : str
         Among the params' protocols, and in words.
     split : str
-    input_size : tuple of int or None
-        Height and width of the network's input; None for the image's own.
     meaning : str
         All that decides the scores, as canonical JSON: two protocols are one where this is the same.
     """
@@ -90,25 +88,25 @@ class Protocol:
     name: str
     text: str
     split: str
-    input_size: tuple[int, int] | None
     meaning: str
 
     @classmethod
     def of(cls, metrics: dict[str, Any]) -> Protocol:
         """Read the protocol of a metrics file."""
         fields = dict(metrics["protocol"])
-        name, text, size = fields.pop("name"), fields.pop("text"), fields["input_size"]
-        meaning = json.dumps(fields, sort_keys=True)
-        return cls(name, text, fields["split"], (size[0], size[1]) if size else None, meaning)
+        name, text = fields.pop("name"), fields.pop("text")
+        return cls(name, text, fields["split"], json.dumps(fields, sort_keys=True))
 
     def same(self, other: Protocol) -> bool:
         """Whether scores of both may stand in one column."""
         return self.meaning == other.meaning
 
     def is_of(self, published: Published) -> bool:
-        """Whether a published number was measured in this way."""
-        theirs = (published.protocol_name, published.split, published.input_size)
-        return theirs == (self.name, self.split, self.input_size)
+        """Whether a published number was measured in this way, whatever either is called."""
+        if published.measured_by is None:
+            return False
+        ours, theirs = json.loads(self.meaning), published.measured_by.model_dump(mode="json", exclude={"name"})
+        return all(ours.get(field) == value for field, value in theirs.items())
 
 
 @dataclass(frozen=True)
@@ -171,8 +169,8 @@ class Comparison:
     obstacle : str
         Empty if there is none.
     adjusted : float or None
-        p value corrected for the other comparisons of its family, see `gald.tables.comparisons`; None where the family
-        is this one alone, or the seeds are too few for a test.
+        p value of the t test, corrected for the other comparisons of its family, see `gald.tables.comparisons`; None
+        where the family is this one alone, or the seeds are too few for a test.
     """
 
     dataset: str
@@ -212,7 +210,9 @@ class Content:
     question : str
         What the main comparison asks, in words; empty when there is none.
     comparisons : tuple of Comparison
-        The main comparison, named in the table's params before any run, on each benchmark.
+        The main comparison, named in the table's params, on each benchmark.
+    seen : tuple of int
+        Seeds that it compares and whose results had been seen when it was named; empty where that was before any run.
     others : tuple of Comparison
         All other comparisons that the table makes, corrected among themselves.
     notes : tuple of str
@@ -229,6 +229,7 @@ class Content:
     lines: tuple[Line, ...]
     question: str = ""
     comparisons: tuple[Comparison, ...] = ()
+    seen: tuple[int, ...] = ()
     others: tuple[Comparison, ...] = ()
     notes: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()

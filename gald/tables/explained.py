@@ -7,6 +7,7 @@ the weights of an affinity are, and the windows of a few positions with their nu
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ _FOOT = 0.85  # inches, of legend and explanation
 _DPI = 110
 _LARGEST = 640  # pixels of a side that are drawn
 _NAMES = 12  # classes in the legend
+_DIGIT, _RIM, _GAP = 0.08, 0.07, 0.03  # inches, of a place's number
 _DECIMALS = {1: 3, 3: 3, 5: 2}  # by a window's side; the cells of a larger one have no room for numbers
 
 
@@ -125,30 +127,39 @@ def _mark(axes: Axes, explanation: Explanation) -> None:
     height, width = explanation.labels.shape
     down, right = height / explanation.positions[0], width / explanation.positions[1]
     reach = explanation.window // 2 * explanation.dilation + 0.5
+    pixels = max(4 * width, 2.5 * height) / _WIDTH  # of the picture in an inch, about: four beside each other, or tall
     for number, place in enumerate(explanation.places, 1):
         row, column = place.pixel
         box: dict[str, Any] = {"fill": False, "clip_on": True}
         corner = (column - reach * right, row - reach * down)
         for ink, line in (("white", 2.6), ("#d55e00", 1.2)):
             axes.add_patch(Rectangle(corner, 2 * reach * right, 2 * reach * down, edgecolor=ink, linewidth=line, **box))
-        axes.annotate(
-            str(number),
-            (min(column + reach * right, width - 1), min(row + reach * down, height - 1)),
-            xytext=(3, -3),
-            textcoords="offset points",
-            ha="left",
-            va="top",
-            fontsize=8,
-            color="white",
-            bbox={"boxstyle": "round,pad=0.18", "facecolor": "#33404d", "edgecolor": "none"},
-        )
+        wide, high = (_DIGIT * len(str(number)) + _RIM) * pixels, (_DIGIT + _RIM) * pixels
+        left = beside(column, reach * right + _GAP * pixels, width, wide)
+        top = beside(row, reach * down + _GAP * pixels, height, high)
+        look: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": 8, "color": "white"}
+        shape = {"boxstyle": "round,pad=0.18", "facecolor": "#33404d", "edgecolor": "none"}
+        axes.text(left + wide / 2, top + high / 2, str(number), bbox=shape, **look)
+
+
+def beside(at: float, reach: float, extent: float, size: float) -> float:
+    """Where along an axis a label starts: after what it names, before that where the picture ends, never outside.
+
+    Examples
+    --------
+    >>> beside(10, 5, 100, 12), beside(95, 5, 100, 12), beside(50, 60, 100, 12)
+    (15, 78, 0)
+    """
+    after = at + reach
+    start = after if after + size <= extent else at - reach - size
+    return min(max(start, 0), extent - size)
 
 
 def _insight(part: Any, explanation: Explanation, beside: int) -> None:
     """Draw the overview, and beside it the windows or the channels."""
     panels = part.subplots(1, 1 + beside, squeeze=False)[0]
     mask = explanation.kind == "mask"
-    ends = (0.0, 1.0) if mask else (0.0, max(float(explanation.overview.max()), 0.01))
+    ends = (0.0, 1.0) if mask else (0.0, rounded_up(max(float(explanation.overview.max()), 0.01)))
     title = "mask, mean over channels" if mask else "inequality of the weights"
     label = "share of g added once more" if mask else "0 equal, 1 one neighbour alone"
     _heat(part, panels[0], explanation.overview, title, label, ends)
@@ -161,6 +172,18 @@ def _insight(part: Any, explanation: Explanation, beside: int) -> None:
             _window(part, axes, explanation, index)
 
 
+def rounded_up(value: float) -> float:
+    """Round the end of a scale up to two digits that count, so that what is written there holds.
+
+    Examples
+    --------
+    >>> rounded_up(0.01452), rounded_up(0.5), rounded_up(0.0301)
+    (0.015, 0.5, 0.031)
+    """
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(round(value / unit, 6)) * unit:.2g}")
+
+
 def _heat(
     part: Any, axes: Axes, values: npt.NDArray[np.float32], title: str, label: str, ends: tuple[float, float]
 ) -> None:
@@ -168,8 +191,9 @@ def _heat(
     _bare(axes)
     axes.set_title(title, fontsize=8.5)
     bar = part.colorbar(shown, ax=axes, orientation="horizontal", fraction=0.08, pad=0.04, aspect=24)
-    bar.set_ticks([ends[0], (ends[0] + ends[1]) / 2, ends[1]])
-    bar.set_label(label, fontsize=8)
+    ticks = [ends[0], (ends[0] + ends[1]) / 2, ends[1]]
+    bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
+    bar.set_label(label, fontsize=8, loc="left")
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7.5, length=2)
 

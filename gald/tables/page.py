@@ -55,6 +55,7 @@ def table_view(content: Content) -> dict[str, Any]:
         "title": content.title,
         "caption": content.caption,
         "question": content.question,
+        "naming": comparisons.naming(content),
         "html": Markup(render.to_html(content)),  # escaped cell by cell where it is rendered
         "outcomes": [_outcome(comparison, content) for comparison in content.comparisons],
         "notes": render.remarks(content),

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 from gald.params import SCORES
-from gald.tables.comparisons import sentence
+from gald.tables.comparisons import naming, sentence
 from gald.tables.content import Content, Line, Machine
 from gald.tables.grid import Grid, grid
 from gald.tables.statistics import points
@@ -70,7 +70,7 @@ def to_markdown(content: Content) -> str:
     lines += [_pipes(laid.header), _pipes(["---:" if right else "---" for right in laid.numeric])]
     lines += [_pipes([cell.replace("|", "\\|") for cell in row]) for row in laid.rows]
     if content.comparisons:
-        lines += ["", f"Main comparison, named beforehand. {content.question}", ""]
+        lines += ["", f"Main comparison, {naming(content)}. {content.question}", ""]
         lines += [f"- {sentence(comparison, content)}" for comparison in content.comparisons]
     lines += ["", *(f"- {remark}" for remark in remarks(content))]
     return "\n".join(lines).rstrip() + "\n"

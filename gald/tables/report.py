@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from gald.params import Suite
 from gald.tables import figures, gallery
 from gald.tables.collect import collect
 from gald.tables.content import Content, Line, Measured, Protocol
-from gald.tables.curves import curves_svg
+from gald.tables.families import families_svg
 from gald.tables.page import page, table_view
 from gald.tables.significance import MIN_FLIPS
 from gald.tables.statistics import MIN_SEEDS, points, spread
@@ -39,7 +39,7 @@ def build_report(suite: Suite) -> None:
     """
     contents = [collect(suite, table.name) for table in suite.tables]
     with replaced_folder(paths.figures(suite.name)) as folder:
-        plots = {content.name: _draw_plots(folder, content) for content in contents}
+        plots = dict(_draw_plots(folder, contents))
     with replaced_folder(paths.gallery(suite.name)) as folder:
         blocks, notes = gallery.draw(folder, contents)
     text = page(
@@ -62,22 +62,26 @@ def build_report(suite: Suite) -> None:
     LOG.info("%s", paths.index(suite.name))
 
 
-def _draw_plots(folder: Path, content: Content) -> list[dict[str, str]]:
-    plots = [("scores", *_scores_plot(content))]
-    if content.columns:
-        text = "Training loss, a line for each run, on a logarithmic scale."
-        plots.append(("loss", figures.loss_svg(content), text))
-    shown = []
-    for name, drawn, text in plots:
-        if drawn is not None:
-            write_bytes(folder / f"{content.name}-{name}.svg", drawn)
-            shown.append({"file": f"figures/{content.name}-{name}.svg", "text": text})
-    return shown
+def _draw_plots(folder: Path, contents: Sequence[Content]) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Draw the plots of each table; training losses once, where the first table shows their runs."""
+    told: set[str] = set()
+    for content in contents:
+        plots, runs = [("scores", *_scores_plot(content))], {run.name for run in content.runs}
+        if content.columns and not runs <= told:
+            text = "Training loss, a line for each run, on a logarithmic scale."
+            plots.append(("loss", figures.loss_svg(content), text))
+            told |= runs
+        shown = []
+        for name, drawn, text in plots:
+            if drawn is not None:
+                write_bytes(folder / f"{content.name}-{name}.svg", drawn)
+                shown.append({"file": f"figures/{content.name}-{name}.svg", "text": text})
+        yield content.name, shown
 
 
 def _scores_plot(content: Content) -> tuple[bytes | None, str]:
     if content.layout == "scores":
-        return curves_svg(content), "Dot: mean over seeds, rows side by side. Bar: one standard deviation each way."
+        return families_svg(content), "Dot: mean over seeds, rows side by side. Bar: one standard deviation each way."
     return figures.scores_svg(content), "Dot: mean over seeds. Bar: one standard deviation each way. Tick: a seed."
 
 
@@ -171,7 +175,8 @@ def _data_views(suite: Suite, contents: Sequence[Content]) -> Iterable[dict[str,
     first = {run.dataset: run for run in reversed(_runs(contents))}
     for line in {line.dataset: line for content in contents for line in content.lines}.values():
         about = first[line.dataset].metrics["source"]["about"]
-        yield {"title": line.title, "about": about, "page": _from(suite, paths.audit(suite.edition, line.dataset))}
+        page = _from(suite, paths.audit(suite.edition, line.dataset))
+        yield {"title": line.title, "about": about, "page": page, "name": f"{suite.edition}/{line.dataset}"}
 
 
 def _from(suite: Suite, path: Path) -> str:

@@ -32,7 +32,7 @@ def t_test(values: Sequence[float]) -> float:
     >>> round(t_test([0.01, 0.02, 0.03]), 4)
     0.0742
     """
-    from scipy.special import stdtr  # scipy.stats takes a second to import
+    from scipy.special import stdtr
 
     n = len(values)
     mean = math.fsum(values) / n
@@ -40,6 +40,26 @@ def t_test(values: Sequence[float]) -> float:
     if error == 0:
         return 1.0 if mean == 0 else 0.0
     return 2 * float(stdtr(n - 1, -abs(mean) / error))
+
+
+def t_bound(seeds: int, level: float) -> float:
+    """Smallest absolute t at which the two-sided t test over some seeds rejects.
+
+    Parameters
+    ----------
+    seeds : int
+        At least 2.
+    level : float
+        In (0, 1).
+
+    Examples
+    --------
+    >>> round(t_bound(3, 0.05), 2), round(t_bound(3, 0.05 / 30), 1)
+    (4.3, 24.5)
+    """
+    from scipy.special import stdtrit  # the quantile alone: scipy.stats takes a second to import
+
+    return float(stdtrit(seeds - 1, 1 - level / 2))
 
 
 def sign_flip(values: Sequence[float], seed: int = 0) -> float:

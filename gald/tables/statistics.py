@@ -4,7 +4,8 @@ Seeds are the unit: a row trained with seed k is paired with the other row train
 taken over those differences. Fewer than three pairs give a number but no verdict, and so do pairs that all differ by
 the same amount: scores that come in steps, or a seed that changes nothing, are no certainty. From six pairs on, which
 is where it can reject at all, the sign-flip permutation test must reject too: it does not take the differences as
-normal.
+normal. It is a gate that each comparison passes by itself, at the plain level: its p values come in steps of 2 / 2^n,
+which no correction for several comparisons would let through before n is large.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gald.tables.significance import MIN_FLIPS, sign_flip, t_test
+from gald.tables.significance import MIN_FLIPS, sign_flip, t_bound, t_test
 
 MIN_SEEDS = 3  # two differences give an interval some 13 standard errors wide on each side: nothing to conclude from
 CONFIDENCE = 0.95
@@ -56,12 +57,6 @@ class Difference:
     interval: tuple[float, float] | None
     t_test: float | None = None
     sign_flip: float | None = None
-
-    @property
-    def p_value(self) -> float | None:
-        """The larger of the p values there are: small only where every test rejects."""
-        known = [p for p in (self.t_test, self.sign_flip) if p is not None]
-        return max(known, default=None)
 
     @property
     def distinguishable(self) -> bool:
@@ -108,11 +103,9 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple
     tuple of float
         ``mean -+ t(n - 1) * deviation / sqrt(n)``.
     """
-    from scipy.special import stdtrit  # the quantile alone: scipy.stats takes a second to import
-
     whole = spread(values)
     assert whole.deviation is not None, "an interval needs two values"
-    half = float(stdtrit(whole.n - 1, (1 + confidence) / 2)) * whole.deviation / math.sqrt(whole.n)
+    half = t_bound(whole.n, 1 - confidence) * whole.deviation / math.sqrt(whole.n)
     return whole.mean - half, whole.mean + half
 
 
@@ -171,7 +164,7 @@ def verdict(change: Difference | None, adjusted: float | None = None) -> str:
     change : Difference or None
         None where the rows share no seed.
     adjusted : float, optional
-        Holm-adjusted p value, where this is one of several comparisons.
+        Holm-adjusted p value of the t test, where this is one of several comparisons.
 
     Examples
     --------
@@ -196,11 +189,11 @@ def verdict(change: Difference | None, adjusted: float | None = None) -> str:
     if change.interval[0] <= 0 <= change.interval[1]:
         return "not distinguishable (the interval covers zero)"
     if not change.distinguishable:
-        return f"not distinguishable (sign-flip test, p = {spelt_p(change.sign_flip)})"
+        return f"not distinguishable (sign-flip test, {spelt_p(change.sign_flip)})"
     if adjusted is not None and adjusted > LEVEL:
-        return f"not distinguishable (corrected p = {spelt_p(adjusted)})"
+        return f"not distinguishable (corrected {spelt_p(adjusted)})"
     way = "higher" if change.mean > 0 else "lower"
-    return f"{way} ({'the interval leaves zero out' if adjusted is None else f'corrected p = {spelt_p(adjusted)}'})"
+    return f"{way} ({'the interval leaves zero out' if adjusted is None else f'corrected {spelt_p(adjusted)}'})"
 
 
 def spelt_p(value: float | None) -> str:
@@ -209,8 +202,8 @@ def spelt_p(value: float | None) -> str:
     Examples
     --------
     >>> spelt_p(0.11234), spelt_p(0.0312), spelt_p(0.00012), spelt_p(1.0)
-    ('0.11', '0.031', '< 0.001', '1')
+    ('p = 0.11', 'p = 0.031', 'p < 0.001', 'p = 1')
     """
     if value is None:
-        return "unknown"
-    return "< 0.001" if value < 0.001 else f"{value:.2g}"
+        return "p unknown"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"

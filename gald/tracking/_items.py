@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,16 @@ from gald.tracking._curves import Point, points, read_lines, spelt
 
 STEPS = 100  # points kept of each curve that was not shown while it grew: 150 000 of them take SQLite a minute
 _SUFFIXES = ("csv", "md", "tex", "html")
+_DIGITS = 12  # of a digest; MLflow takes up to 36
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Prepared data to train on: their name, the first digits of their manifest's sha256, and where it lies."""
+
+    name: str
+    digest: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -35,11 +45,13 @@ class Item:
     metrics, curves : list of tuple
         Name, value, time in ms, step: figures of the whole, and those that grew interval by interval.
     span_ms : tuple of int
-        Start and end in ms since the epoch.
+        Start and end in ms since the epoch; an end of 0 is not known.
     extra : dict
         Further artifacts, sent along but not compared.
     parent : str
         Identity of the item under which it stands, shown before it.
+    datasets : tuple of Dataset
+        What it was trained on.
     origin : Origin, optional
         What a training is made of, which tells whether an entry that was begun while it ran is this one.
     """
@@ -54,6 +66,7 @@ class Item:
     span_ms: tuple[int, int] = (0, 0)
     extra: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     parent: str = ""
+    datasets: tuple[Dataset, ...] = ()
     origin: Origin | None = None
 
     def state(self) -> str:
@@ -63,35 +76,53 @@ class Item:
 
 def items(suite: Suite) -> Iterator[Item]:
     """List what a suite has to show: a parent for each benchmark with results, its runs, then the tables."""
-    shown: set[str] = set()
+    parents: dict[str, list[Item]] = {}
+    shown: dict[str, list[Item]] = {}
     for run in suite.runs:
-        if not _is_whole(run):
-            continue
-        history = _history(run)
-        times = [round(1000 * line["timestamp"]) for line in history] or [0]
-        parent = benchmark(run.name, suite.edition, times[0])
-        if parent.identity not in shown:
-            shown.add(parent.identity)
-            yield parent
-        yield _run_item(suite, run, history, (times[0], times[-1]), parent.identity)
+        if _is_whole(run):
+            item = _run_item(suite, run)
+            parents.setdefault(item.parent, []).append(item)
+            for name in run.tables:
+                shown.setdefault(name, []).append(item)
+    for runs in parents.values():
+        yield benchmark(runs[0].name, suite.edition, _span(runs), _datasets(runs))
+        yield from runs
     for table in suite.tables:
         files = tuple(paths.table(suite.name, table.name, suffix) for suffix in _SUFFIXES)
         if all(file.exists() for file in files):
-            yield _table_item(suite, table, files)
+            yield _table_item(suite, table, files, shown.get(table.name, []))
 
 
-def benchmark(run: str, edition: str, time_ms: int) -> Item:
+def benchmark(run: str, edition: str, span_ms: tuple[int, int], datasets: tuple[Dataset, ...]) -> Item:
     """Make the parent of all runs of one benchmark at one scale."""
     name = run.rpartition("/")[0]
     tags = {"gald.kind": "benchmark", "gald.edition": edition, "gald.dataset": name.rpartition("/")[2]}
-    return Item(f"benchmark:{name}", name, {}, tags, span_ms=(time_ms, time_ms))
+    return Item(_parent(run), name, {}, tags, span_ms=span_ms, datasets=datasets)
 
 
-def _table_item(suite: Suite, table: Table, files: tuple[Path, ...]) -> Item:
-    now = round(1000 * time.time())
+def _parent(run: str) -> str:
+    return f"benchmark:{run.rpartition('/')[0]}"
+
+
+def dataset(edition: str, name: str, manifest_sha256: str) -> Dataset:
+    """Describe the prepared data that a manifest vouches for."""
+    return Dataset(f"{edition}/{name}", manifest_sha256[:_DIGITS], str(paths.manifest(edition, name)))
+
+
+def _datasets(runs: Iterable[Item]) -> tuple[Dataset, ...]:
+    return tuple(dict.fromkeys(one for run in runs for one in run.datasets))
+
+
+def _span(runs: Iterable[Item]) -> tuple[int, int]:
+    """From the first start to the last end of some trainings."""
+    return min(run.span_ms[0] for run in runs), max(run.span_ms[1] for run in runs)
+
+
+def _table_item(suite: Suite, table: Table, files: tuple[Path, ...], runs: list[Item]) -> Item:
+    start, end = _span(runs) if runs else (round(1000 * time.time()), 0)
     with files[0].open(newline="") as file:
         means = [
-            (f"{column}/{line['dataset']}/{line['row']}", float(line[column]), now, 0)
+            (f"{column}/{line['dataset']}/{line['row']}", float(line[column]), end or start, 0)
             for line in csv.DictReader(file)
             for column in table.columns
             if line.get(column)
@@ -103,7 +134,8 @@ def _table_item(suite: Suite, table: Table, files: tuple[Path, ...]) -> Item:
         files={"table": files},
         tags=tags,
         metrics=means,
-        span_ms=(now, now),
+        span_ms=(start, end),
+        datasets=_datasets(runs),
     )
 
 
@@ -122,7 +154,9 @@ def _history(run: Run) -> list[dict[str, Any]]:
     return lines[::-1][::stride][::-1]  # thinned from the end, so that the last one stays
 
 
-def _run_item(suite: Suite, run: Run, history: list[dict[str, Any]], span_ms: tuple[int, int], parent: str) -> Item:
+def _run_item(suite: Suite, run: Run) -> Item:
+    history = _history(run)
+    times = [round(1000 * line["timestamp"]) for line in history] or [0]
     metrics = json.loads(paths.metrics(run.name).read_text())
     record = json.loads(paths.run_json(run.name).read_text())
     origin = origin_of(record)
@@ -150,11 +184,12 @@ def _run_item(suite: Suite, run: Run, history: list[dict[str, Any]], span_ms: tu
         files={"": (paths.run_params(run.name), paths.run_json(run.name)), "metrics": (paths.metrics(run.name),)},
         tags=tags,
         params=dict(flat(read_yaml(paths.run_params(run.name)))),
-        metrics=[(name, float(v), span_ms[1], last) for name, v in final.items() if v is not None],
+        metrics=[(name, float(v), times[-1], last) for name, v in final.items() if v is not None],
         curves=list(points(history)),
-        span_ms=span_ms,
+        span_ms=(times[0], times[-1]),
         extra={"gallery": tuple(pictures)},
-        parent=parent,
+        parent=_parent(run.name),
+        datasets=(dataset(suite.edition, run.dataset, record["manifest_sha256"]),),
         origin=origin,
     )
 

@@ -19,7 +19,7 @@ from gald.errors import RunBusy
 from gald.follow import Card
 from gald.tracking._courtesy import Courtesy, resting
 from gald.tracking._curves import points, read_lines
-from gald.tracking._items import benchmark, flat, origin_of, origin_tags, read_run
+from gald.tracking._items import Dataset, benchmark, dataset, flat, origin_of, origin_tags, read_run
 from gald.tracking._store import LOCK, Store, belongs, check_server, load_mlflow, store_uri
 
 if TYPE_CHECKING:
@@ -111,11 +111,15 @@ class Told:
             store.reopen(entry)
         store.set_tags(entry, tags)
         store.log_params(entry, dict(flat(card.values)))
+        store.log_datasets(entry, [self._dataset()])
         return entry
+
+    def _dataset(self) -> Dataset:
+        return dataset(self.card.edition, self.card.dataset, self.card.origin.data)
 
     def _tags(self) -> dict[str, str]:
         card = self.card
-        parent = benchmark(card.run, card.edition, round(1000 * card.began))
+        parent = benchmark(card.run, card.edition, (round(1000 * card.began), 0), (self._dataset(),))
         self._store.find(parent.identity)
         self._store.show(parent)
         return {

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gald import files
+from gald.progress import spell
 
 CSV_ROWS = 200
 _LOG = logging.getLogger("gald.train")
@@ -93,7 +94,7 @@ class Progress:
         self._shown = now
         pace = (now - self._began) / (iteration - self._start)
         line = f": {iteration}/{self._stop}, loss {loss:.4f}, {pace:.3g} s/it, "
-        line += f"took {_spell(now - self._began)}" if done else f"{_spell(pace * (self._stop - iteration))} left"
+        line += f"took {spell(now - self._began)}" if done else f"{spell(pace * (self._stop - iteration))} left"
         if not self._live:
             _LOG.info("%s%s", self._run, line)
             return
@@ -117,9 +118,3 @@ def _make_room(_record: logging.LogRecord) -> bool:
         sys.stderr.write("\r\x1b[K")
         Progress._shown_live = False
     return True
-
-
-def _spell(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gald import files
-from gald.params import Choice, EvaluateParams, LossParams, ModelParams, RunParams, TrainParams
+from gald.params import Choice, EvaluateParams, LossParams, ModelParams, RunParams, TrainParams, input_in_words
 
 _SOURCES = ("pretrained", "file", "allow_missing")  # of a backbone's weights; what arrived is said by itself
 _SPELLED_OUT = 20  # class weights
@@ -39,7 +39,7 @@ def planned(run: RunParams, samples: int | None) -> Iterator[tuple[str, str]]:
     yield "early stop", _early_stop(params)
     yield "data", f"{run.edition} {run.dataset}, {run.source}"
     yield "training splits", ", ".join(params.splits)
-    yield "input size", "as prepared" if params.image_size is None else size(params.image_size)
+    yield "input size", "as prepared" if params.image_size is None else input_in_words(params.image_size)
     yield "crop", size(params.crop_size)
     yield "crop's largest class", "any share" if params.max_class_ratio == 1 else f"{params.max_class_ratio:g}"
     yield "scale", "{:g} to {:g}".format(*params.scale_range)
@@ -135,5 +135,5 @@ def _protocol(evaluate: EvaluateParams) -> str:
     """Spell how the run will be scored; the window as it is, since a crop changes it."""
     found = evaluate.protocol
     window = "" if found.window is None else f" of {size(found.window)} tiles"
-    given = "" if evaluate.image_size is None else f", images resized to {size(evaluate.image_size)}"
+    given = "" if evaluate.image_size is None else f", images resized to {input_in_words(evaluate.image_size)}"
     return f"{found.name}{window} on {evaluate.split}{given}"

@@ -7,6 +7,7 @@ what it leaves lies in a folder of its own.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -177,6 +178,7 @@ def profile(run: Run, *, store: Store = "auto") -> str:
     """
     from torch import profiler  # takes a while, and trainings never need it
 
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler tells its start and end on stderr
     device = run.params.train.device
     activities = [profiler.ProfilerActivity.CPU]
     activities += [profiler.ProfilerActivity.CUDA] if device == "cuda" else []

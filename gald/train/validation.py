@@ -21,7 +21,7 @@ from gald.params import Run
 from gald.train.averaging import Average
 from gald.train.loop import State
 from gald.train.parallel import World
-from gald.transforms import resize_image
+from gald.transforms import resize_image, scaled_size
 
 if TYPE_CHECKING:
     from gald.metrics import Scores
@@ -86,14 +86,14 @@ class Validation:
     def _confusion(self, model: Segmentor) -> NDArray[np.int64]:
         from gald.metrics import confusion_matrix, confusion_on_device
 
-        num_classes, size = model.num_classes, self._run.params.evaluate.image_size
-        protocol = self._run.params.evaluate.protocol
+        num_classes, params = model.num_classes, self._run.params.evaluate
+        protocol = params.protocol
         counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=self._world.device)
         model = for_prediction(model)
         for index in range(self._world.rank, self._count, self._world.size):
             sample = self._split.verified(index)
-            image = sample.image if size is None else resize_image(sample.image, size)
             shape = (sample.mask.shape[0], sample.mask.shape[1])
+            image = resize_image(sample.image, scaled_size(shape, params.image_size))
             if counts.device.type == "cuda":
                 mask = torch.from_numpy(sample.mask).to(counts.device)
                 counts += confusion_on_device(mask, predict_on_device(model, image, shape, protocol), num_classes)

@@ -70,6 +70,8 @@ def test_a_comparison_of_two_evaluated_runs(two: tuple[Run, Run]) -> None:
         assert "of these two weight files on such images, not of the methods" in re.sub(r"\s+", " ", text)
         assert "The differences below bear no interval" in text
         assert "predicted again" not in text.replace("predicted it again", "")  # as the evaluation predicted them
+        assert "mIoU of the pixels in disjoint rings of distance to a boundary" in text
+        assert "IoU of each class that the truth has." in text
     assert page.count("data:image/png;base64,") == 4 * page.count('class="sample"') > 0
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
     assert compare(*two, Path("again")) == report.replace("out/", "again/")

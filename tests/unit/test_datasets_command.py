@@ -80,6 +80,10 @@ def test_what_a_login_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "first register at https://www.cityscapes-dataset.com/register/" in needed
     assert "CITYSCAPES_USERNAME and CITYSCAPES_PASSWORD" in needed
     assert "data/raw/full/cityscapes/archives" in needed
+    with monkeypatch.context() as patch:
+        patch.setenv("CITYSCAPES_USERNAME", "me")
+        needed = step(datasets(params()), "cityscapes")
+        assert "first set the other one too: CITYSCAPES_USERNAME is set, but CITYSCAPES_PASSWORD is not" in needed
     write(tmp_path / "home" / "cityscapesscripts" / "credentials.json", {"username": "me", "password": "s3cr3t"})
     text = datasets(params())
     assert "register" not in step(text, "cityscapes")

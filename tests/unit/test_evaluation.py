@@ -169,7 +169,7 @@ def test_kept_masks_score_what_the_run_scores(trained: Run, prepared: Path) -> N
     assert theirs["absent"] == ours["absent"]
     assert "masks of kept/ids (train ids), mini/camvid" in text
     given, own = Protocol.of(theirs), Protocol.of(ours)
-    assert (given.name, given.split, given.input_size) == ("given", "test", None)
+    assert (given.name, given.split) == ("given", "test")
     assert not given.same(own)  # nobody knows how they came about
     assert {key: theirs["protocol"][key] for key in SCORED} == {key: ours["protocol"][key] for key in SCORED}
     assert "wrong wherever the truth has one" in theirs["protocol"]["no_class"]
@@ -432,10 +432,10 @@ def test_a_test_server_gets_raw_ids_under_its_own_names(
         (Question(images=Path("nowhere"), masks=Path("kept")), "--images nowhere: no such folder"),
         (Question(submission=Path("x.zip")), "CamVid has no test server"),
         (Question(masks=Path("params")), "--save-predictions params: it is not empty"),
-        (Question(masks=Path("params/base.yaml")), r"--save-predictions params/base\.yaml is a file; name a folder"),
-        (Question(masks=Path("params/base.yaml/x")), r"base\.yaml is a file, so nothing can lie in it"),
+        (Question(masks=Path("params/base.yaml")), r"params/base\.yaml: params/base\.yaml is a file; name a folder"),
+        (Question(masks=Path("params/base.yaml/x")), r"params/base\.yaml is a file; name a f"),
         (Question(protocol="sliding", out=Path("params")), "-o params is a folder; name a file"),
-        (Question(out=Path("params/base.yaml/scores.json")), r"base\.yaml is a file, so nothing can lie in it"),
+        (Question(out=Path("params/base.yaml/scores.json")), r"params/base\.yaml is a file; name a f"),
     ],
 )
 def test_a_question_that_cannot_be_answered_is_refused_before_anything_is_predicted(

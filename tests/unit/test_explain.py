@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from gald import cli
@@ -81,6 +82,26 @@ def test_the_same_picture_gives_the_same_files() -> None:
     deviations = [channel["deviation"] for channel in mask["most_variable_channels"]]
     assert deviations == sorted(deviations, reverse=True)
     assert len(deviations) == 3
+
+
+def test_numbers_of_places_stay_in_the_picture_and_scales_are_spelt_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    draw = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), draw(self, *a, **k)))
+    corners = [(0, 0), (0, 79), (63, 0), (63, 79)]
+    explain(Path("scene.png"), weights(name="affinity", window=5, dilation=3), Path("out"), at=corners)
+    image, overview = figures[0].subfigs[0].axes[0], figures[0].subfigs[1].axes
+    frame = image.get_window_extent()
+    placed = [text.get_window_extent() for text in image.texts]
+    assert len(placed) == 4
+    for box in placed:
+        assert frame.x0 < box.x0 < box.x1 < frame.x1
+        assert frame.y0 < box.y0 < box.y1 < frame.y1
+    bar = next(axes for axes in overview if axes.get_xlabel().startswith("0 equal"))
+    ends = [label.get_text() for label in bar.get_xticklabels()]
+    assert ends[0] == "0"
+    assert all(len(label) <= 6 for label in ends)
+    assert float(ends[-1]) == pytest.approx(bar.get_xlim()[1], rel=1e-6)  # rounded up, not rounded
 
 
 def test_a_distribution_without_weights_of_its_own_says_so() -> None:

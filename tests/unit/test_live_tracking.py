@@ -374,7 +374,11 @@ def test_one_entry_from_the_first_interval_through_a_restart_to_the_scores(suite
             assert told.tell() == "RUNNING"
             first = opened.find(identity)
             assert first.info.status == "RUNNING"
-            assert first.data.tags["mlflow.parentRunId"] == opened.find("benchmark:tiny/camvid").info.run_id
+            parent = opened.find("benchmark:tiny/camvid")
+            assert first.data.tags["mlflow.parentRunId"] == parent.info.run_id
+            assert parent.info.end_time is None  # nobody knows yet how long its runs take
+            for entry in (first, parent):
+                assert [one.dataset.name for one in entry.inputs.dataset_inputs] == ["mini/camvid"]
             assert first.data.params["model.aggregation.name"] == "cgnl"
             assert first.data.metrics == {"loss": 0.2, "aux_loss": 0.0, "validation/mean_iou": 0.25}
             write_line(run, 20)
@@ -412,6 +416,7 @@ def test_one_entry_from_the_first_interval_through_a_restart_to_the_scores(suite
         whole = opened.find(identity)
         assert (whole.info.status, whole.info.run_id) == ("FINISHED", first.info.run_id)
         assert whole.data.metrics["mean_iou"] == 0.6
+        assert len(whole.inputs.dataset_inputs) == 1
         steps = [step for step, _ in curve(opened, whole)]
         assert len(steps) == len(set(steps))
         assert steps[-1] == 300

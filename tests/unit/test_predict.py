@@ -1,6 +1,7 @@
 """`gald predict` on pictures of every kind, with a tiny network."""
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gald import cli
 from gald.commands import predict as module
 from gald.commands._predict_files import plan
 from gald.commands.predict import Predictor, predict, read, voc_palette
@@ -20,6 +22,7 @@ from gald.models import weights as weights_file
 from gald.models.segmentor import build_segmentor
 from gald.params import ModelParams, read_yaml
 
+FIRST, SECOND = "mini/camvid/psp-seed0", "mini/camvid/psp-affinity-seed0"
 BASE = Path(__file__).parents[2] / "params" / "base.yaml"
 
 
@@ -223,6 +226,24 @@ def test_results_never_lie_among_the_pictures(weights: Path) -> None:
     for _ in range(2):  # the second time, the results of the first are no pictures
         assert predict([Path("in")], weights, Path("in/out")) == []
     assert written("in") == {"a.png", "out/a-mask.png", "out/a-overlay.png"}
+
+
+@pytest.mark.parametrize("out", ["notes.md", "notes.md/deeper/still"])
+def test_a_file_in_the_place_of_the_results_is_refused_before_any_work(
+    out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("notes.md").write_text("mine")
+    commands = (
+        ["predict", "absent.png", "--weights", "absent.safetensors"],
+        ["explain", "absent.png", "--weights", "absent.safetensors"],
+        ["compare", FIRST, SECOND],
+    )
+    shutil.copytree(BASE.parent, "params")
+    for command in commands:
+        assert cli.main([*command, "-o", out]) == 2
+        message = f"gald {command[0]}: -o {out}: notes.md is a file; name a folder for the results\n"
+        assert capsys.readouterr().err == message
+    assert Path("notes.md").read_text() == "mine"
 
 
 def needed(size: tuple[int, int]) -> int:

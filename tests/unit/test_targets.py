@@ -26,10 +26,10 @@ def test_what_cannot_is_named_with_its_option(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "folder").mkdir()
     with pytest.raises(ParamsError, match="-o folder is a folder; name a file"):
         check_file("-o", Path("folder"))
-    with pytest.raises(ParamsError, match="--out file is a file; name a folder"):
+    with pytest.raises(ParamsError, match="--out file: file is a file; name a folder for the results"):
         check_folder("--out", Path("file"))
     for check in (check_file, check_folder):
-        with pytest.raises(ParamsError, match=r"-o file/a/b: .*file is a file, so nothing can lie in it"):
+        with pytest.raises(ParamsError, match="-o file/a/b: file is a file; name a f"):
             check("-o", Path("file/a/b"))
         with monkeypatch.context() as patched:
             patched.setattr("os.access", lambda *_: False)
@@ -45,8 +45,8 @@ def test_commands_refuse_them_first(
     (tmp_path / "file").write_text("")
     runs = ["mini/cityscapes/psp-seed0", "mini/cityscapes/psp-seed1"]
     assert cli.main(["compare", *runs, "-o", "file"]) == 2
-    assert "gald compare: -o file is a file; name a folder" in capsys.readouterr().err
+    assert "gald compare: -o file: file is a file; name a folder for the results" in capsys.readouterr().err
     assert cli.main(["evaluate", "mini/camvid", "--predictions", "folder", "-o", "file/scores.json"]) == 2
-    assert "so nothing can lie in it" in capsys.readouterr().err
+    assert "-o file/scores.json: file is a file; name a file in a folder" in capsys.readouterr().err
     assert cli.main(["evaluate", "mini/camvid", "--predictions", "folder", "-o", "."]) == 2
     assert "-o . is a folder; name a file" in capsys.readouterr().err

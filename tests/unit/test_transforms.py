@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gald._torchvision import import_with_torchvision
-from gald.params import Run, TrainParams, read_yaml
+from gald.params import Box, Run, TrainParams, read_yaml
 from gald.transforms import (
     CROPS_TRIED,
     PADDING_COLOUR,
@@ -20,6 +20,7 @@ from gald.transforms import (
     nearest,
     resize_image,
     resize_mask,
+    scaled_size,
     span,
 )
 
@@ -238,6 +239,32 @@ def test_image_size_comes_before_the_scale() -> None:
     np.testing.assert_array_equal(got_mask, resize_mask(mask, (30, 40)))
     half = recipe(image_size=[60, 80], crop_size=[30, 40], scale_range=[0.5, 0.5])
     np.testing.assert_array_equal(augment(image, mask, NEUTRAL, half)[0], got)
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "scale", "expected"),
+    [
+        ((512, 683), (2048, 512), 1.0, (512, 683)),  # ADE20K: mmsegmentation's (2048, 512), bounded by the short side
+        ((2100, 2100), (2048, 512), 2.0, (1024, 1024)),
+        ((96, 1536), (2048, 512), 1.0, (128, 2048)),  # by the long side
+        ((375, 500), (520, 520), 0.5, (195, 260)),  # Pascal Context
+        ((500, 375), (520, 520), 1.0, (520, 390)),
+    ],
+)
+def test_a_box_keeps_the_ratio(
+    size: tuple[int, int], box: tuple[int, int], scale: float, expected: tuple[int, int]
+) -> None:
+    assert scaled_size(size, Box(long_side=box[0], short_side=box[1]), scale) == expected
+
+
+def test_samples_are_fitted_into_a_box_before_the_crop() -> None:
+    image, mask = sample(90, 120)
+    box = recipe(image_size={"long_side": 80, "short_side": 30}, crop_size=[30, 40])
+    got, got_mask = augment(image, mask, NEUTRAL, box)
+    np.testing.assert_array_equal(got, resize_image(image, (30, 40)))
+    np.testing.assert_array_equal(got_mask, resize_mask(mask, (30, 40)))
+    with pytest.raises(ValueError, match="short_side: 90 exceeds long_side 80"):
+        recipe(image_size={"long_side": 80, "short_side": 90})
 
 
 def test_all_colour_steps_in_their_order_after_the_flip() -> None:

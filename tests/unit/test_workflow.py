@@ -238,7 +238,8 @@ def test_scores_to_be_made_again_leave_with_every_table_that_shows_them(built, p
     removed = preflight.withdraw_stale(planned)
     gone = {"reports/mini/metrics/cityscapes/psp-uniform-seed1.json"}
     for name in ("mini", "mini_full"):
-        gone |= {f"reports/{name}/tables/components.{suffix}" for suffix in graph.TABLE_SUFFIXES}
+        for table in ("components", "fine_detail"):
+            gone |= {f"reports/{name}/tables/{table}.{suffix}" for suffix in graph.TABLE_SUFFIXES}
         gone |= {f"reports/{name}/index.html"}
     assert set(removed) == gone
     assert not any(Path(path).exists() for path in gone)

@@ -79,6 +79,7 @@ def test_the_first_rows_alone_are_those_of_the_whole_image(data: st.DataObject, 
 @given(st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(lambda size: arrays(np.uint8, size)))
 def test_masks_without_filters_are_read_by_everybody(mask: np.ndarray) -> None:
     content = encode_mask(mask)
+    assert encode_mask(np.asfortranarray(mask)) == content
     found = decode(content, "L")
     assert found is not None
     assert found.flags.writeable

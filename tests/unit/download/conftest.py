@@ -1,20 +1,31 @@
 """A web site of our own that misbehaves on demand: it stalls, cuts, alters, forgets ranges, redirects, wants logins."""
 
+import hashlib
 import http.server
+import io
+import tarfile
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import Message
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 
-from gald.datasets._spec import Login
+from gald.datasets._spec import Archive, Login
 from gald.download import transfer
+from gald.download.archives import unpack
+from gald.download.fetch import Fetched, fetch
+from gald.errors import ArchiveError
+from tests.unit.download.ftp_server import FtpSite, serving
 
 CONTENT = bytes(range(256)) * 8000  # some 2 MB
+HALF = len(CONTENT) // 2
+DIGESTS = {"sha256": hashlib.sha256(CONTENT).hexdigest()}
 USER, PASSWORD = "someone@example.org", "hunter2-never-shown"
 
 
@@ -24,8 +35,8 @@ class Page:
 
     A fault is a word and sometimes a number: ``cut 1000`` sends so many bytes and hangs up, ``stall 1000`` falls silent
     instead, ``alter`` flips a bit, ``whole`` answers 200 to a Range, ``shifted`` names another range than was asked
-    for, ``416``, ``503`` and so on are statuses, ``busy 1`` is a 503 that asks to wait a second, ``html`` is a form,
-    ``empty`` a 200 without content, ``pause`` delays, ``meet`` answers when three are asking.
+    for, ``416``, ``503`` and so on are statuses, ``busy 1`` is a 503 that asks to wait a second (or until a date),
+    ``html`` is a form, ``empty`` a 200 without content, ``pause`` delays, ``meet`` answers when three are asking.
     """
 
     content: bytes = CONTENT
@@ -190,7 +201,8 @@ class Server(http.server.ThreadingHTTPServer):
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """The site, empty; tries follow each other quickly, and no mirror or account of this machine is used."""
+    """The site, empty; tries are few and quick, and no mirror or account of this machine is used."""
+    monkeypatch.setattr(transfer, "TRIES", 3)
     monkeypatch.setattr(transfer, "PAUSE", 0.01)
     monkeypatch.setattr(transfer, "TIMEOUT", 5.0)
     for name in ("GALD_MIRROR", "GALD_OFFLINE", "SITE_USERNAME", "SITE_PASSWORD"):
@@ -204,3 +216,65 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         handler.site.closing.set()
         listening.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def ftp_site(site: Site) -> Iterator[FtpSite]:
+    """A server of FTP, with what holds for the site."""
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "archives").mkdir()
+    return tmp_path / "archives"
+
+
+def archive(site: Site, *, name: str = "a.zip", pinned: bool = True, **fields: Any) -> Archive:
+    return Archive(name, (f"{site.url}/{name}",), digests=DIGESTS if pinned else {}, **fields)
+
+
+def get(wanted: Archive, folder: Path) -> Fetched:
+    """Fetch what holds `CONTENT`; nothing else may be left in the folder."""
+    found = fetch(wanted, folder, None, threading.Event())
+    assert found is not None
+    assert found.path.read_bytes() == CONTENT
+    assert found.sha256 == DIGESTS["sha256"]
+    assert sorted(path.name for path in folder.iterdir()) == [f".{wanted.name}.source", wanted.name]
+    return found
+
+
+def refused(wanted: Archive, folder: Path, match: str) -> list[str]:
+    """Expect an error in one line; return the names of what is left."""
+    with pytest.raises(ArchiveError, match=match) as caught:
+        fetch(wanted, folder, None, threading.Event())
+    assert "\n" not in str(caught.value)
+    return sorted(path.name for path in folder.iterdir())
+
+
+def make_zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def make_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def unpack_refused(path: Path, archive: Archive, match: str) -> None:
+    """Expect one ArchiveError that names the file and ends with the remedy."""
+    target = path.parent / "target"
+    target.mkdir(exist_ok=True)
+    with pytest.raises(ArchiveError, match=match) as caught:
+        unpack(path, archive, target, "get it again")
+    assert path.name in str(caught.value)
+    assert str(caught.value).endswith("get it again")
+    assert "\n" not in str(caught.value)

@@ -1,14 +1,14 @@
+import dataclasses
 import errno
-import gzip
 import io
 import logging
 import random
 import shutil
 import tarfile
-import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,37 +16,11 @@ from gald.datasets._spec import Archive, Lookalike
 from gald.download import archives
 from gald.download.archives import unpack, verify
 from gald.errors import ArchiveError
+from tests.unit.download.conftest import make_tar, make_zip, unpack_refused
 
 WANTED = {"top-1/a/x.png": b"x" * 3000, "top-1/a/y.png": b"y" * 10, "top-1/README": b"not wanted"}
 ARCHIVE = Archive(name="a.zip", strip=r"top-[^/]+/", members=r"a/[^/]+\.png")
 TAR = Archive(name="a.tar", strip=r"top-[^/]+/", members=r"a/[^/]+\.png")
-
-
-def make_zip(path: Path, members: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
-
-
-def make_tar(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
-
-
-def refused(path: Path, archive: Archive, match: str) -> None:
-    """Expect one ArchiveError that names the file and ends with the remedy."""
-    target = path.parent / "target"
-    target.mkdir(exist_ok=True)
-    with pytest.raises(ArchiveError, match=match) as caught:
-        unpack(path, archive, target, "get it again")
-    assert path.name in str(caught.value)
-    assert str(caught.value).endswith("get it again")
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -80,37 +54,9 @@ def test_a_plain_file_is_copied(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../out.png", "a/../../out.png", "/out.png", "a\\..\\out.png", "C:/out.png"])
 @pytest.mark.parametrize(("archive", "make"), [(ARCHIVE, make_zip), (TAR, make_tar)])
 def test_no_path_leaves_its_folder(tmp_path: Path, name: str, archive: Archive, make: Callable[..., Path]) -> None:
-    refused(make(tmp_path / archive.name, WANTED | {name: b""}), archive, "outside its folder")
+    unpack_refused(make(tmp_path / archive.name, WANTED | {name: b""}), archive, "outside its folder")
     assert not (tmp_path / "out.png").exists()
     assert not list((tmp_path / "target").iterdir())
-
-
-@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
-@pytest.mark.parametrize("kind", ["pax", "global pax", "GNU long name", "many"])
-def test_a_header_may_not_fill_the_memory(kind: str, name: str, tmp_path: Path) -> None:
-    """A header of 32 MB, which a compressed tar holds in some kB."""
-    types = {"pax": tarfile.XHDTYPE, "global pax": tarfile.XGLTYPE, "GNU long name": tarfile.GNUTYPE_LONGNAME}
-    size = 32 << 20 if kind != "many" else 100 << 10
-    header = tarfile.TarInfo("x")
-    header.type, header.size = types.get(kind, tarfile.XGLTYPE), size
-    with (tmp_path / name).open("wb") if name == "a.tar" else gzip.open(tmp_path / name, "wb", 1) as file:
-        for _ in range(20 if kind == "many" else 1):
-            file.write(header.tobuf())
-            for _ in range(size // (100 << 10)):
-                file.write(bytes(100 << 10))
-    tracemalloc.start()
-    refused(tmp_path / name, Archive(name, (), TAR.members, TAR.strip), "header of implausible size|damaged")
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert most < 8 << 20
-
-
-def test_headers_of_many_members_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = make_tar(tmp_path / "a.tar", {f"top-1/a/{n}.png": b"" for n in range(40)})
-    monkeypatch.setattr("gald.download.bounded._MOST_HEADERS", 30 * 512)
-    refused(path, TAR, "header of implausible size")
-    monkeypatch.setattr("gald.download.bounded._MOST_HEADERS", 60 * 512)
-    assert unpack(path, TAR, tmp_path / "target", "") == 40
 
 
 def test_no_link_is_followed(tmp_path: Path) -> None:
@@ -119,14 +65,14 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
         info = zipfile.ZipInfo("a/x.png")
         info.external_attr = 0o120777 << 16
         archive.writestr(info, "/etc/passwd")
-    refused(path, ARCHIVE, "is a link")
+    unpack_refused(path, ARCHIVE, "is a link")
     for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE):
         with tarfile.open(tmp_path / "a.tar", "w") as tar:
             link = tarfile.TarInfo("a/x.png")
             link.type = kind
             link.linkname = "/etc/passwd"
             tar.addfile(link)
-        refused(tmp_path / "a.tar", TAR, "is a link")
+        unpack_refused(tmp_path / "a.tar", TAR, "is a link")
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.2, 0.6, 0.97])
@@ -137,7 +83,7 @@ def test_truncated(tmp_path: Path, keep: float, archive: Archive, make: Callable
     if archive is TAR and keep > 0.9:
         return  # only the tar's padding is cut off, and nothing is lost
     path.write_bytes(content[: int(len(content) * keep)])
-    refused(path, archive, "damaged|holds no member|fewer")
+    unpack_refused(path, archive, "damaged|holds no member|fewer")
 
 
 def test_altered_byte(tmp_path: Path) -> None:
@@ -145,23 +91,23 @@ def test_altered_byte(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[content.index(b"x" * 100) + 50] ^= 1
     path.write_bytes(content)
-    refused(path, ARCHIVE, r"damaged archive \(Bad CRC-32 for file 'top-1/a/x.png'\)")
+    unpack_refused(path, ARCHIVE, r"damaged archive \(Bad CRC-32 for file 'top-1/a/x.png'\)")
 
 
 def test_not_the_archive_meant(tmp_path: Path) -> None:
-    refused(make_zip(tmp_path / "a.zip", {"other": b""}), ARCHIVE, r"holds no member like .*is it a\.zip\?")
+    unpack_refused(make_zip(tmp_path / "a.zip", {"other": b""}), ARCHIVE, r"holds no member like .*is it a\.zip\?")
 
 
 def test_two_members_of_one_name(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "a.zip", {"top-1/a/x.png": b"1", "top-2/a/x.png": b"2"})
-    refused(path, ARCHIVE, "two members are both 'a/x.png'")
+    unpack_refused(path, ARCHIVE, "two members are both 'a/x.png'")
 
 
 def test_a_bomb_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("top-1/a/x.png", bytes(70 << 20))
-    refused(path, ARCHIVE, "more than the .* plausible")
+    unpack_refused(path, ARCHIVE, "more than the .* plausible")
     assert not list((tmp_path / "target").iterdir())
 
 
@@ -197,12 +143,12 @@ def test_verify_prefers_the_strongest_digest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["top-1//etc/x.png", "top-1/../x.png"])
 def test_no_path_leaves_its_folder_once_its_top_is_cut_off(tmp_path: Path, name: str) -> None:
     everything = Archive("a.zip", strip=r"top-[^/]+/")
-    refused(make_zip(tmp_path / "a.zip", {name: b""}), everything, "outside its folder")
+    unpack_refused(make_zip(tmp_path / "a.zip", {name: b""}), everything, "outside its folder")
 
 
 def test_a_file_that_is_also_a_folder(tmp_path: Path) -> None:
     everything = Archive("a.zip")
-    refused(make_zip(tmp_path / "a.zip", {"a": b"", "a/b": b""}), everything, "'a' is both a file and a folder")
+    unpack_refused(make_zip(tmp_path / "a.zip", {"a": b"", "a/b": b""}), everything, "'a' is both a file and a folder")
 
 
 @pytest.mark.parametrize("pinned", [True, False])
@@ -216,7 +162,7 @@ def test_without_a_digest_the_whole_archive_is_read(tmp_path: Path, pinned: bool
         (tmp_path / "target").mkdir()
         assert unpack(path, archive, tmp_path / "target", "") == 2
     else:
-        refused(path, archive, r"damaged archive \(Bad CRC-32 for file 'top-1/README'\)")
+        unpack_refused(path, archive, r"damaged archive \(Bad CRC-32 for file 'top-1/README'\)")
 
 
 def test_the_checksum_at_the_end_of_a_compressed_tar_is_read(tmp_path: Path) -> None:
@@ -224,7 +170,7 @@ def test_the_checksum_at_the_end_of_a_compressed_tar_is_read(tmp_path: Path) -> 
     content = bytearray(path.read_bytes())
     content[-8] ^= 1
     path.write_bytes(content)
-    refused(path, Archive("a.tar.gz", (), TAR.members, TAR.strip), r"damaged archive \(CRC check failed")
+    unpack_refused(path, Archive("a.tar.gz", (), TAR.members, TAR.strip), r"damaged archive \(CRC check failed")
 
 
 def test_a_bomb_among_what_is_not_wanted(tmp_path: Path) -> None:
@@ -233,12 +179,12 @@ def test_a_bomb_among_what_is_not_wanted(tmp_path: Path) -> None:
         info = tarfile.TarInfo("not wanted")
         info.size = 80 << 20
         archive.addfile(info, io.BytesIO(bytes(info.size)))
-    refused(path, Archive("a.tar.gz", (), TAR.members), "more than the .* plausible")
+    unpack_refused(path, Archive("a.tar.gz", (), TAR.members), "more than the .* plausible")
 
 
 def test_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "_MOST_FILES", 2)
-    refused(make_zip(tmp_path / "a.zip", WANTED), ARCHIVE, "more than 2 members")
+    unpack_refused(make_zip(tmp_path / "a.zip", WANTED), ARCHIVE, "more than 2 members")
 
 
 @pytest.mark.parametrize("lie", [-1, 1])
@@ -246,7 +192,7 @@ def test_a_declared_size_that_is_not_true(tmp_path: Path, lie: int, monkeypatch:
     path = make_zip(tmp_path / "a.zip", {"top-1/a/x.png": b"x" * 3000})
     content = path.read_bytes()
     path.write_bytes(content.replace((3000).to_bytes(4, "little"), (3000 + lie).to_bytes(4, "little")))
-    refused(path, ARCHIVE, "damaged|fewer bytes|more bytes")
+    unpack_refused(path, ARCHIVE, "damaged|fewer bytes|more bytes")
 
 
 def test_a_lookalike_is_named(tmp_path: Path) -> None:
@@ -255,6 +201,24 @@ def test_a_lookalike_is_named(tmp_path: Path) -> None:
     lookalikes = (Lookalike("other", "no"), Lookalike("Annotations_Part/", "that of PASCAL-Part"))
     with pytest.raises(ArchiveError, match=r"a\.zip is that of PASCAL-Part; delete it"):
         unpack(path, ARCHIVE, tmp_path / "target", "delete it", lookalikes)
+
+
+@pytest.mark.parametrize("known", [{"size": 5}, {"digests": {"md5": "00"}}])
+@pytest.mark.parametrize(
+    ("archive", "make"), [(ARCHIVE, make_zip), (TAR, make_tar), (Archive("a.tar.gz", (), TAR.members), make_tar)]
+)
+def test_a_lookalike_is_named_before_its_size_and_digest(
+    archive: Archive, make: Callable[..., Path], known: dict[str, Any], tmp_path: Path
+) -> None:
+    wanted = dataclasses.replace(archive, **known)
+    lookalikes = (Lookalike("other", "no"), Lookalike("Annotations_Part/", "that of PASCAL-Part"))
+    path = make(tmp_path / archive.name, {"a/x.png": b"", "Annotations_Part/x.mat": b""})
+    with pytest.raises(ArchiveError, match=rf"^{path} is that of PASCAL-Part; delete it$"):
+        verify(path, wanted, "delete it", lookalikes)
+    for content in (path.read_bytes()[:30], b"", bytes(20_000)):  # damaged, which no name helps
+        path.write_bytes(content)
+        with pytest.raises(ArchiveError, match=r"expected .*; delete it$"):
+            verify(path, wanted, "delete it", lookalikes)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,6 @@ import io
 import json
 import os
 import shutil
-import threading
-import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +16,8 @@ import pytest
 from gald import paths
 from gald.datasets import camvid
 from gald.datasets._spec import Archive, DatasetSpec, Lookalike
-from gald.download import parallel, space
-from gald.download.parallel import in_parallel
+from gald.download import space
+from gald.download.login import credentials_file, half_told
 from gald.download.run import archives_folder, download, files
 from gald.errors import ArchiveError
 
@@ -148,8 +146,24 @@ def test_no_account(benchmark_of_three: DatasetSpec, site: Any, tmp_path: Path) 
         "GALD_MIRROR",
     ):
         assert part in text
+    assert "is set, but" not in text
     archives_folder("full", "camvid").joinpath("three.zip").write_bytes(CONTENTS["three"])
     assert [archive["source"] for archive in run()["archives"]][2] == "by hand"
+
+
+@pytest.mark.parametrize(("told", "missing"), [("SITE_USERNAME", "SITE_PASSWORD"), ("SITE_PASSWORD", "SITE_USERNAME")])
+def test_half_an_account(
+    benchmark_of_three: DatasetSpec, site: Any, monkeypatch: pytest.MonkeyPatch, told: str, missing: str
+) -> None:
+    monkeypatch.setenv(told, "never-shown")
+    text = refused("needs archives that a person must get: three.zip from https://page")
+    assert f"\n{told} is set, but {missing} is not.\n  1. Register at" in text
+    assert "never-shown" not in text
+    path = credentials_file(site.login)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"username": "someone@example.org", "password": "hunter2-never-shown"}))
+    assert half_told(site.login) is None  # the file of the official client has both
+    run()
 
 
 def test_by_hand(benchmark_of_three: DatasetSpec, site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +208,17 @@ def test_a_lookalike_under_the_right_name(
     monkeypatch.setattr(camvid, "SPEC", dataclasses.replace(benchmark_of_three, archives=members))
     site.pages["/two.zip"].content = zipped("odd")
     refused(r"two\.zip is an oddity; delete it and run the command again")
+
+
+def test_the_full_ade20k_under_the_right_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another size and digest, which would say nothing but that."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GALD_MIRROR", raising=False)
+    folder = archives_folder("full", "ade20k")
+    folder.mkdir(parents=True)
+    (folder / "ADEChallengeData2016.zip").write_bytes(zipped("ADE20K_2016_07_26/images"))
+    with pytest.raises(ArchiveError, match=r"ADEChallengeData2016\.zip is the full ADE20K dataset, .*; delete it and"):
+        download("full", "ade20k", SimpleNamespace(seed=0, source=lambda _: "challenge"))
 
 
 def test_room_for_archives_and_what_is_in_them(
@@ -253,44 +278,6 @@ def test_data_elsewhere(benchmark_of_three: DatasetSpec, tmp_path: Path, monkeyp
     assert str(tmp_path) not in json.dumps(run())
     assert (tmp_path / "other" / "disk" / "raw" / "full" / "camvid" / "raw.json").is_file()
     assert not (tmp_path / "data").exists()
-
-
-def test_order_and_failures_of_parallel_work() -> None:
-    running: set[int] = set()
-    most = 0
-    lock = threading.Lock()
-
-    def work(number: int, _: threading.Event) -> int:
-        nonlocal most
-        with lock:
-            running.add(number)
-            most = max(most, len(running))
-        time.sleep(0.02 * (number % 3))
-        with lock:
-            running.discard(number)
-        if number == 5:
-            raise ArchiveError("five")
-        return number
-
-    results = in_parallel(work, range(9))
-    assert [str(result) for result in results] == ["0", "1", "2", "3", "4", "five", "6", "7", "8"]
-    assert 2 <= most <= parallel.WORKERS
-
-
-def test_an_error_of_another_kind_ends_all_at_once() -> None:
-    started, stopped = threading.Barrier(3), threading.Event()
-
-    def work(number: int, stop: threading.Event) -> None:
-        if number == 0:
-            started.wait(60)  # the others are under way
-            raise OSError("disk full")
-        started.wait(60)
-        if stop.wait(60):
-            stopped.set()
-
-    with pytest.raises(OSError, match="disk full"):
-        in_parallel(work, range(3))
-    assert stopped.wait(60)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")

@@ -2,6 +2,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,11 +109,17 @@ def test_twice_is_the_same_to_the_byte(trained: Run) -> None:
     assert written() == first
 
 
-def test_input_size_and_scored_size_differ(make_run: Callable[..., Run]) -> None:
-    run = make_run(train=SHORT, evaluate={"image_size": [24, 40]})
+@pytest.mark.parametrize(
+    ("image_size", "words"),
+    [([24, 40], "24x40"), ({"long_side": 40, "short_side": 24}, "at most 40x24, ratio kept")],
+)
+def test_input_size_and_scored_size_differ(make_run: Callable[..., Run], image_size: Any, words: str) -> None:
+    run = make_run(train=SHORT, evaluate={"image_size": image_size})
     train(run)
     evaluate(run)
-    assert read(paths.metrics(run.name))["protocol"]["text"].startswith("whole image, input 24x40, ")
+    protocol = read(paths.metrics(run.name))["protocol"]
+    assert protocol["text"].startswith(f"whole image, input {words}, ")
+    assert protocol["input_size"] == image_size
     assert counts_of(run).total("rings").sum() == 5 * 48 * 61
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from gald.inference import channels_last
 from gald.models import released
+from gald.models._winograd import WinogradConvs
 from gald.models.folded import folded
 from gald.models.segmentor import Segmentor, build_segmentor
 from gald.params import AuxHead, Choice, ModelParams
@@ -52,11 +53,24 @@ def test_logits_are_those_of_the_network(norm: str) -> None:
     assert model.aux_head is not None
 
 
+def test_wide_heads_are_convolved_in_one_go() -> None:
+    torch.manual_seed(0)
+    backbone = Choice.model_validate({"name": "tiny", "width": 128, "stem_width": 8})
+    block = {"aggregation": Choice(name="psp"), "distribution": Choice(name="affinity"), "aggregation_stride": 1}
+    params = ModelParams(backbone=backbone, channels=128, aux_head=None, align_corners=True, **block)
+    model = unsettled(build_segmentor(params, 5))
+    images = torch.rand(1, 3, 72, 88)
+    quick = folded(model)
+    assert sum(isinstance(part, WinogradConvs) for part in quick.modules()) == 3
+    with torch.inference_mode():
+        torch.testing.assert_close(quick(images).logits, model(images).logits, atol=1e-4, rtol=0)
+
+
 def test_nothing_remains_that_predictions_do_not_need() -> None:
     model = folded(tiny())
     assert model.aux_head is None
     assert model.num_classes == 5
-    assert not any(isinstance(part, nn.BatchNorm2d) for part in model.head.before)
+    assert not any(isinstance(part, nn.BatchNorm2d) for rest in (model.head.before, model.head.fuse) for part in rest)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in model.backbone.modules())
     assert not any(parameter.requires_grad for parameter in model.parameters())
 

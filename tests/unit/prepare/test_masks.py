@@ -46,9 +46,11 @@ def test_ids_that_are_no_ids() -> None:
             lookup(np.zeros(shape))
 
 
-def test_any_memory_layout() -> None:
-    raw = np.arange(12, dtype=np.uint8).reshape(3, 4)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float64])
+def test_any_memory_layout(dtype: type) -> None:
+    raw = np.arange(12, dtype=dtype).reshape(3, 4)
     lookup = Lookup(load_spec("camvid"))
     expected = lookup(raw)[0].T
     np.testing.assert_array_equal(lookup(raw.T)[0], expected)
     np.testing.assert_array_equal(lookup(np.asfortranarray(raw)[:, ::2])[0], expected.T[:, ::2])
+    assert lookup(raw.T)[0].flags.c_contiguous  # as encoders want it

@@ -153,64 +153,6 @@ def test_a_rebuild_writes_the_same_bytes(suite):
     assert {suffix: read(suite, suffix) for suffix in before} == before
 
 
-@pytest.fixture
-def full(workplace):
-    """The same rows on real data, one of them with a published number."""
-    published = {
-        "row": "ga", "dataset": "camvid", "column": "mean_iou", "value": 0.6105, "method": "GA, some backbone",
-        "protocol": "test, single scale", "source": "a paper, table 1", "protocol_name": "whole", "split": "val",
-    }  # fmt: skip
-    uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
-    suite = write_params(workplace, {"components": TABLE | {"published": [published]}}, uses, "full")
-    for run in suite.runs:
-        write_run(run, 0.6)
-    return suite
-
-
-def test_published_numbers_stand_in_columns_of_their_own(full):
-    build_table(full, "components")
-    text = read(full, "md")
-    assert "| Published mIoU (%) | Ours - published | Source and protocol |" in text
-    assert "| 61.05 | -1.1 | GA, some backbone; test, single scale; a paper, table 1 |" in text
-    assert re.search(r"\| GA, then LD \|.*\| not available \|  \|  \|", text)
-    ga, ga_ld = csv.DictReader(read(full, "csv").splitlines())
-    assert (ga["published_mean_iou"], ga_ld["published_mean_iou"]) == ("0.6105", "")
-
-
-def test_the_layout_with_a_column_a_benchmark(full):
-    table = dataclasses.replace(full, tables=(full.tables[0].model_copy(update={"layout": "datasets"}),))
-    build_table(table, "components")
-    text = read(full, "md")
-    assert (
-        "| Row | Parameters (M) | GMACs | CamVid mIoU (%) | published | CamVid Trimap mIoU, 3 px (%) | published | n |"
-        in text
-    )
-    assert "| GA | 1.23 | 0.512 | 60.0 | 61.05 | 50.0 | not available | 1 |" in text
-    assert "Published, CamVid, GA, mIoU (%): 61.05; GA, some backbone; test, single scale; a paper, table 1." in text
-    assert '<th class="group" colspan="4">CamVid</th>' in read(full, "html")
-
-
-def test_published_numbers_do_not_stand_beside_drawn_scenes(workplace):
-    published = {
-        "row": "ga", "dataset": "camvid", "column": "mean_iou", "value": 0.6105, "method": "m", "protocol": "p",
-        "source": "s",
-    }  # fmt: skip
-    uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
-    suite = write_params(workplace, {"components": TABLE | {"published": [published]}}, uses)
-    for run in suite.runs:
-        write_run(run, 0.6)
-    build_table(suite, "components")
-    assert "61.05" not in read(suite, "md")
-    assert "0.6105" not in read(suite, "csv")
-
-
-def test_published_numbers_do_not_stand_beside_another_published_form(full):
-    for run in full.runs:
-        rewrite(paths.metrics(run.name), source={"name": "original", "about": "as of 60 classes instead of 59"})
-    build_table(full, "components")
-    assert "61.05" not in read(full, "md")
-
-
 def test_a_row_scored_by_another_protocol_is_marked_and_not_compared(suite):
     for run in suite.runs[3:]:
         rewrite(paths.metrics(run.name), protocol=SLIDING)
@@ -255,26 +197,6 @@ def test_one_difference_for_all_seeds_is_no_verdict(suite):
         rewrite_scores(run, mean_iou=0.75 if run in suite.runs[3:] else 0.5)
     build_table(suite, "components")
     assert "mean +25.0 points: no spread over 3 seeds, no verdict (all differ by the same amount)." in read(suite, "md")
-
-
-def test_metrics_of_an_older_version_are_refused(suite):
-    rewrite(paths.metrics(suite.runs[0].name), protocol="whole image, single scale")
-    with pytest.raises(StaleMetrics, match=r"an older version wrote it: run `gald evaluate"):
-        build_table(suite, "components")
-
-
-@pytest.mark.parametrize("change", [{"protocol_name": "sliding"}, {"split": "test"}, {"input_size": [96, 192]}, {}])
-def test_ours_is_subtracted_from_numbers_of_the_same_protocol_alone(workplace, change):
-    published = {
-        "row": "ga", "dataset": "camvid", "column": "mean_iou", "value": 0.6105, "method": "m", "protocol": "p",
-        "source": "s", "protocol_name": "whole", "split": "val",
-    } | change  # fmt: skip
-    uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
-    suite = write_params(workplace, {"components": TABLE | {"published": [published]}}, uses, "full")
-    for run in suite.runs:
-        write_run(run, 0.6)
-    build_table(suite, "components")
-    assert f"| 61.05 | {'other protocol' if change else '-1.1'} | m; p; s |" in read(suite, "md")
 
 
 def test_a_table_may_compare_further_pairs_in_every_score(suite):
@@ -329,13 +251,3 @@ def test_a_named_comparison_on_two_benchmarks_is_corrected_too(workplace):
     write_run(suite.runs[-1], 0.5 + 0.035)  # 1.9, 2.0, 3.5 points: p = 0.042, so that both are held to 2 x 0.035
     build_table(suite, "components")
     assert read(suite, "md").count("not distinguishable (corrected p = 0.07") == 2
-
-
-def test_a_published_number_of_an_unknown_protocol_is_refused(workplace):
-    published = {
-        "row": "ga", "dataset": "camvid", "column": "mean_iou", "value": 0.6105, "method": "m", "protocol": "p",
-        "source": "s", "protocol_name": "wholes",
-    }  # fmt: skip
-    uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
-    with pytest.raises(ParamsError, match=r"published: no protocol is called 'wholes'; did you mean 'whole'"):
-        write_params(workplace, {"components": TABLE | {"published": [published]}}, uses)

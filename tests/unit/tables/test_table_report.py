@@ -12,10 +12,10 @@ from gald.errors import StaleMetrics
 from gald.files import write_json
 from gald.tables import figures
 from gald.tables.collect import collect
-from gald.tables.curves import curves_svg
+from gald.tables.families import families_svg
 from gald.tables.report import build_report
 from gald.tables.run import build_table
-from tests.unit.tables.conftest import SLIDING, write_pictures, write_run
+from tests.unit.tables.conftest import SLIDING, TABLE, write_params, write_pictures, write_run
 
 
 class Links(HTMLParser):
@@ -180,7 +180,7 @@ def test_no_history_means_no_loss_plot(suite):
 FAMILIES = ("mean_iou", "trimap_mean_iou_1", "trimap_mean_iou_3", "object_found_1", "object_found_2")
 
 
-def test_families_of_scores_are_drawn_as_curves(suite, monkeypatch):
+def test_families_of_scores_stand_in_panels(suite, monkeypatch):
     from matplotlib.axes import Axes
 
     drawn = []
@@ -195,14 +195,67 @@ def test_families_of_scores_are_drawn_as_curves(suite, monkeypatch):
         write_run(run, 0.6, boundary=0.5 + 0.01 * run.seed, scores={"object_found_2": None})
     table = suite.tables[0].model_copy(update={"layout": "scores", "columns": FAMILIES})
     content = collect(dataclasses.replace(suite, tables=(table,)), "components")
-    plot = curves_svg(content)
+    plot = families_svg(content)
     assert plot is not None
-    assert plot == curves_svg(content)
+    assert plot == families_svg(content)
     trimap, found = drawn[0], drawn[2]
     assert trimap == (pytest.approx([40, 51]), pytest.approx([0, 1]), "GA")
     assert found[0] == pytest.approx([40])  # what no run could score is left out
     table = table.model_copy(update={"columns": ("mean_iou", "trimap_mean_iou_3")})
-    assert curves_svg(collect(dataclasses.replace(suite, tables=(table,)), "components")) is None
+    assert families_svg(collect(dataclasses.replace(suite, tables=(table,)), "components")) is None
+
+
+def test_equal_rows_stand_side_by_side_and_no_line_lifts_one_above_the_other(suite, monkeypatch):
+    from matplotlib.figure import Figure
+
+    for run in suite.runs:
+        write_run(run, 0.6)
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    table = suite.tables[0].model_copy(
+        update={"layout": "scores", "columns": ("border_mean_iou_1", "border_mean_iou_2", "border_mean_iou_3")}
+    )
+    families_svg(collect(dataclasses.replace(suite, tables=(table,)), "components"))
+    (axes,) = drawn[0].axes
+    assert axes.get_title(loc="left") == "mIoU by distance to the border"
+    dots = [container.lines[0] for container in axes.containers]
+    assert [dot.get_linestyle() for dot in dots] == ["None", "None"]
+    assert [list(dot.get_ydata()) for dot in dots] == [[pytest.approx(40)] * 3] * 2
+    first, second = (dot.get_xdata() for dot in dots)
+    assert ((first + second) / 2).tolist() == pytest.approx([0, 1, 2])
+    assert 0 < second[0] - first[0] < 0.5
+
+
+def test_losses_of_the_same_runs_are_plotted_once(workplace):
+    uses = {name: {"datasets": ["camvid"], "seeds": [0]} for name in ("components", "again")} | {
+        "more": {"datasets": ["camvid"], "seeds": [0, 1]}
+    }
+    suite = write_params(workplace, dict.fromkeys(uses, TABLE), uses)
+    for run in suite.runs:
+        write_run(run, 0.6)
+    build_report(suite)
+    drawn = sorted(path.name for path in paths.figures("tiny").iterdir())
+    assert drawn == [
+        "again-scores.svg",
+        "components-loss.svg",
+        "components-scores.svg",
+        "more-loss.svg",
+        "more-scores.svg",
+    ]
+    assert "figures/again-loss.svg" not in paths.index("tiny").read_text()
+
+
+def test_the_audit_of_real_data_is_named_and_not_linked_since_it_stays_on_the_machine(workplace):
+    uses = {"components": {"datasets": ["camvid"], "seeds": [0]}}
+    suite = write_params(workplace, {"components": TABLE}, uses, edition="full")
+    for run in suite.runs:
+        write_run(run, 0.6)
+    paths.audit("full", "camvid").parent.mkdir(parents=True)
+    paths.audit("full", "camvid").touch()  # there or not: the page is the same
+    build_report(suite)
+    page = paths.index("tiny").read_text()
+    assert "480x360: made locally by <code>gald audit full/camvid</code>" in page
+    assert not [link for link in local_links(page) if "datasets" in link]
 
 
 def test_rows_of_two_protocols_are_marked_in_plots_and_on_the_start_page(suite, monkeypatch):
@@ -213,7 +266,7 @@ def test_rows_of_two_protocols_are_marked_in_plots_and_on_the_start_page(suite, 
     for run in suite.runs[3:]:
         write_run(run, 0.7, protocol=SLIDING)
     table = suite.tables[0].model_copy(update={"layout": "scores", "columns": FAMILIES})
-    curves_svg(collect(dataclasses.replace(suite, tables=(table,)), "components"))
+    families_svg(collect(dataclasses.replace(suite, tables=(table,)), "components"))
     assert named == [["GA (a)", "GA, then LD (b)"]]
     ticks = []
     monkeypatch.setattr("matplotlib.axes.Axes.set_yticks", lambda self, places, labels=None: ticks.append(labels))

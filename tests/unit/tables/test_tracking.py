@@ -72,6 +72,23 @@ def test_what_a_suite_has_to_show(suite):
     assert items["table:tiny/components"].tags["mlflow.note.content"].startswith("# Components")
 
 
+def later(run, seconds):
+    """Let a run's training have ended later."""
+    with paths.history(run.name).open("a") as file:
+        file.write(json.dumps({"iteration": 999, "loss": 0.1, "timestamp": 1700000300.0 + seconds}) + "\n")
+
+
+def test_benchmarks_and_tables_last_as_long_as_their_runs_and_name_their_data(suite):
+    later(suite.runs[1], 60)
+    items = {item.identity: item for item in tracking.items(suite)}
+    assert items["run:tiny/camvid/ga-seed0"].span_ms == (1700000010000, 1700000300000)
+    for name in ("benchmark:tiny/camvid", "table:tiny/components"):
+        assert items[name].span_ms == (1700000010000, 1700000360000)
+    (data,) = {one for item in items.values() for one in item.datasets}
+    assert (data.name, data.digest, data.source) == ("mini/camvid", 12 * "a", str(paths.manifest("mini", "camvid")))
+    assert all(len(item.datasets) == 1 for item in items.values())
+
+
 def test_every_score_that_there_is_is_shown_and_none_that_is_not(suite):
     run = suite.runs[0]
     scores = dict.fromkeys(SCORES) | {"mean_iou": 0.6, "trimap_mean_iou_3": 0.5}
@@ -162,7 +179,14 @@ def test_the_store_follows_the_files_without_duplicates(suite, client, tmp_path,
     table = first["table:tiny/components"]
     assert table.data.metrics["mean_iou/camvid/ga"] == 0.6
 
-    assert tracking.track([suite])  # nothing new: the very same entries
+    for entry in first.values():
+        (shown,) = entry.inputs.dataset_inputs
+        assert (shown.dataset.name, shown.dataset.digest) == ("mini/camvid", 12 * "a")
+    assert (parent.info.start_time, parent.info.end_time) == (1700000010000, 1700000300000)
+
+    later(suite.runs[1], 60)
+    assert tracking.track([suite])  # nothing new but the benchmark's end: the very same entries
+    assert by_identity(client)["benchmark:tiny/camvid"].info.end_time == 1700000360000
     ids = {identity: entry.info.run_id for identity, entry in first.items()}
     assert {identity: entry.info.run_id for identity, entry in by_identity(client).items()} == ids
     with client() as opened:
@@ -180,6 +204,16 @@ def test_the_store_follows_the_files_without_duplicates(suite, client, tmp_path,
         opened.delete_tag(second["run:tiny/camvid/ga-ld-seed0"].info.run_id, "gald.state")
     assert tracking.track([suite])
     assert by_identity(client).keys() == first.keys()
+
+    with (
+        client() as opened
+    ):  # as in a fresh clone, which has the tables and not the runs: nobody knows how long those took
+        opened.delete_run(table.info.run_id)
+    for run in suite.runs:
+        paths.run_json(run.name).unlink()
+    assert tracking.track([suite])
+    entry = by_identity(client)["table:tiny/components"]
+    assert (entry.info.status, entry.info.end_time) == ("FINISHED", None)
 
 
 def test_a_store_without_pages_has_no_address():

@@ -82,11 +82,11 @@ def test_at_a_terminal_one_line_is_updated_and_gives_way_to_messages(
             logging.getLogger("gald.train").warning("a message")
     clear = "\r\x1b[K"
     assert terminal.getvalue() == (
-        f"{clear}mini/x/y-seed0: 1/4, loss 1.2500, 90 s/it, 4 min 30 s left"
-        f"{clear}mini/x/y-seed0: 2/4, loss 1.2500, 90 s/it, 3 min 00 s left"
+        f"{clear}mini/x/y-seed0: 1/4, loss 1.2500, 90 s/it, 4.5 min left"
+        f"{clear}mini/x/y-seed0: 2/4, loss 1.2500, 90 s/it, 3 min left"
         f"{clear}"
-        f"{clear}mini/x/y-seed0: 3/4, loss 1.2500, 90 s/it, 1 min 30 s left"
-        f"{clear}mini/x/y-seed0: 4/4, loss 1.2500, 90 s/it, took 6 min 00 s\n"
+        f"{clear}mini/x/y-seed0: 3/4, loss 1.2500, 90 s/it, 90 s left"
+        f"{clear}mini/x/y-seed0: 4/4, loss 1.2500, 90 s/it, took 6 min\n"
     )
     assert caplog.messages == ["a message"]
     logging.getLogger("gald").warning("after the end")
@@ -96,11 +96,11 @@ def test_at_a_terminal_one_line_is_updated_and_gives_way_to_messages(
 @pytest.mark.parametrize(
     ("columns", "shown"),
     [
-        (200, "mini/cityscapes/psp-affinity-seed0: 1/4, loss 1.2500, 90 s/it, 4 min 30 s left"),
-        (79, "mini/cityscapes/psp-affinity-seed0: 1/4, loss 1.2500, 90 s/it, 4 min 30 s left"),
-        (78, ".../cityscapes/psp-affinity-seed0: 1/4, loss 1.2500, 90 s/it, 4 min 30 s left"),
-        (49, "...0: 1/4, loss 1.2500, 90 s/it, 4 min 30 s left"),
-        (46, ": 1/4, loss 1.2500, 90 s/it, 4 min 30 s left"),
+        (200, "mini/cityscapes/psp-affinity-seed0: 1/4, loss 1.2500, 90 s/it, 4.5 min left"),
+        (76, "mini/cityscapes/psp-affinity-seed0: 1/4, loss 1.2500, 90 s/it, 4.5 min left"),
+        (75, ".../cityscapes/psp-affinity-seed0: 1/4, loss 1.2500, 90 s/it, 4.5 min left"),
+        (46, "...0: 1/4, loss 1.2500, 90 s/it, 4.5 min left"),
+        (43, ": 1/4, loss 1.2500, 90 s/it, 4.5 min left"),
         (30, ": 1/4, loss 1.2500, 90 s/it, "),
     ],
 )

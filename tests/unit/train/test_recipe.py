@@ -13,7 +13,7 @@ from torch import nn
 from gald import paths
 from gald.errors import GaldError, ParamsError
 from gald.models.segmentor import build_segmentor
-from gald.params import Choice, LossParams, PhotometricParams, Run, ValidationParams, load_suite
+from gald.params import Box, Choice, LossParams, PhotometricParams, Run, ValidationParams, load_suite
 from gald.train import loop
 from gald.train.parallel import World
 from gald.train.planned import loss_in_words
@@ -88,6 +88,7 @@ def smoothed(**changes: Any) -> dict[str, Any]:
 
 CHANGES: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"image_size": (512, 512)}, {"input size": "512x512"}),
+    ({"image_size": Box(long_side=520, short_side=520)}, {"input size": "at most 520x520, ratio kept"}),
     ({"crop_size": (512, 1024)}, {"crop": "512x1024"}),
     ({"scale_range": (0.7, 2.1)}, {"scale": "0.7 to 2.1"}),
     ({"flip": False}, {"flip": "no"}),
@@ -95,7 +96,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, str]]] = [
         {"photometric": PhotometricParams(brightness=0.3, contrast=0, saturation=0, hue=0.1)},
         {"colours": "brightness +-0.3, hue +-0.1"},
     ),
-    ({"max_class_ratio": 0.75}, {"crop's largest class": "0.75"}),
+    ({"max_class_ratio": 1.0}, {"crop's largest class": "any share"}),
     ({"max_iters": 1000}, {"iterations": "1000"}),
     ({"splits": ("val",)}, {"training splits": "val"}),
     ({"momentum": 0.95}, {"optimiser": "sgd, momentum 0.95, weight decay 0.0005"}),

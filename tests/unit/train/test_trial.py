@@ -79,9 +79,10 @@ def test_limits_at_both_ends(of_run: Run, limit: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_profile_is_a_table_and_a_trace(make_run: Callable[..., Run]) -> None:
+def test_a_profile_is_a_table_and_a_trace(make_run: Callable[..., Run], capfd: pytest.CaptureFixture[str]) -> None:
     run = make_run(train={"max_iters": 4})
     text = trial.profile(run)
+    assert "USDT" not in capfd.readouterr().err
     trace = json.loads((paths.trial_dir(run.name) / "trace.json").read_text())
     names = {event.get("name") for event in trace["traceEvents"]}
     assert "aten::convolution_backward" in names

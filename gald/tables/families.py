@@ -1,6 +1,8 @@
 """A plot of scores that come in families: by distance to a boundary, size of objects, distance to the border.
 
-One panel for each family, a line for each row, a bar for +- one standard deviation over seeds.
+One panel for each family. At each score the rows stand side by side, since equal ones would hide each other: a dot for
+the mean, a bar for +- one standard deviation over seeds. No line joins a row's dots: drawn aside too, the lines of
+equal rows would seem to lie one above the other.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 
 _ACROSS = 3
 _HEIGHT = 2.5  # inches of a panel
-_ASIDE = 0.09  # of the step from one score to the next
+_ASIDE, _ASTRIDE = 0.12, 0.8  # of the step from one score to the next: between two rows, and all together at most
+_TITLES = {"border_mean_iou": "mIoU by distance to the border"}
 _AXES = {
     "object_accuracy": "quarter of objects by area, 1 smallest",
     "object_found": "quarter of objects by area, 1 smallest",
@@ -27,7 +30,7 @@ _AXES = {
 
 
 @styled()
-def curves_svg(content: Content) -> bytes | None:
+def families_svg(content: Content) -> bytes | None:
     """Plot each family of scores of each benchmark.
 
     Returns
@@ -47,9 +50,10 @@ def curves_svg(content: Content) -> bytes | None:
     grid = list(figure.subplots(down, across, squeeze=False).flat)
     for axes, (dataset, columns) in zip(grid, panels, strict=False):
         lines = [line for line in content.lines if line.dataset == dataset]
-        for place, line in enumerate(lines):  # side by side, since equal rows would hide each other
-            shift, label = _ASIDE * (place - (len(lines) - 1) / 2), line.label + content.mark(line)
-            _curve(axes, line, columns, color(content, line.row), shift, label)
+        aside = min(_ASIDE, _ASTRIDE / len(lines))
+        for place, line in enumerate(lines):
+            shift, label = aside * (place - (len(lines) - 1) / 2), line.label + content.mark(line)
+            _dots(axes, line, columns, color(content, line.row), shift, label)
         _label(axes, lines[0].title if len(content.datasets) > 1 else "", columns)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
@@ -62,17 +66,17 @@ def curves_svg(content: Content) -> bytes | None:
     return svg(figure)
 
 
-def _curve(axes: Axes, line: Line, columns: list[str], ink: str, shift: float, label: str) -> None:
+def _dots(axes: Axes, line: Line, columns: list[str], ink: str, shift: float, label: str) -> None:
     known = [(place, line.spreads[column]) for place, column in enumerate(columns) if column in line.spreads]
     places, means = [place + shift for place, _ in known], [100 * whole.mean for _, whole in known]
     bars = [100 * (whole.deviation or 0.0) for _, whole in known]
-    axes.errorbar(places, means, yerr=bars, color=ink, marker="o", markersize=3.5, linewidth=1.3, label=label)
+    axes.errorbar(places, means, yerr=bars, color=ink, fmt="o", markersize=4, elinewidth=1.5, label=label)
 
 
 def _label(axes: Axes, benchmark: str, columns: list[str]) -> None:
     name = stem(columns[0])
-    titles = {SCORES[column].partition(",")[0].removesuffix(" (%)") for column in columns}
-    axes.set_title(", ".join(filter(None, (benchmark, *titles))), fontweight="bold")
+    title = _TITLES.get(name) or SCORES[columns[0]].partition(",")[0].removesuffix(" (%)")
+    axes.set_title(", ".join(filter(None, (benchmark, title))), fontweight="bold")
     axes.set_xlabel(_AXES.get(name, "distance (px)"))
     axes.set_xticks(range(len(columns)), [column.removeprefix(f"{name}_") for column in columns])
     axes.set_ylabel("%")
