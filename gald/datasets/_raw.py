@@ -1,9 +1,9 @@
-"""Reads what benchmarks store: lists and pairs of files, masks as PNG ids, MATLAB maps or colours, tables of facts."""
+"""Reads what benchmarks store: lists of files, masks as PNG ids, MATLAB maps or colours, tables of facts."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,32 +25,20 @@ def read_table(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def pair(images: Mapping[str, Path], masks: Mapping[str, Path], where: str) -> list[RawSample]:
-    """Pair images and masks that bear the same id, never by their order.
-
-    Raises
-    ------
-    DatasetError
-        Some have no partner; the message names them.
-    """
-    alone = sorted(images.keys() ^ masks.keys())
-    if alone:
-        named = ", ".join(f"{name} ({'no mask' if name in images else 'no image'})" for name in alone[:20])
-        raise DatasetError(f"{where}: {len(alone)} without a partner: {named}; run `gald download` again")
-    return [RawSample(name, images[name], masks[name]) for name in sorted(images)]
-
-
 def read_list(path: Path) -> list[str]:
     """Read the lines of a list of the benchmark, without blank ones.
 
     Raises
     ------
     DatasetError
-        The list is missing.
+        The list is missing, or no text.
     """
     if not path.is_file():
         raise DatasetError(f"{path} is missing; run `gald download` again")
-    return [line for line in path.read_text().splitlines() if line.strip()]
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is damaged ({error}); run `gald download` again") from error
 
 
 def read_png_ids(sample: RawSample) -> npt.NDArray[np.generic]:

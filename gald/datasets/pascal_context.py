@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _JSON = "trainval_merged.json"
 _COUNTS = {"train": 4996, "val": 5104}  # the JSON's third phase, test, has no annotation
 _MAT_COUNTS = {"train": 4998, "val": 5105}
+_LONGEST = 10_000  # pixels; photographs of VOC have 500, and damage must not ask for all memory
 _BACKGROUND = {0: "background"}
 _IMAGES = r"JPEGImages/[^/]+\.jpg"
 _LISTS = r"ImageSets/Main/(train|val)\.txt"
@@ -45,7 +46,7 @@ def index(raw: Path) -> dict[str, list[RawSample]]:
     """
     path = raw / _JSON
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         segments = defaultdict(list)
         for entry in content["annos_segmentation"]:
             height, width = entry["segmentation"]["size"]
@@ -60,7 +61,7 @@ def index(raw: Path) -> dict[str, list[RawSample]]:
                 samples[image["phase"]].append(RawSample(file.stem, file, path, painted, size))
     except FileNotFoundError as error:
         raise DatasetError(f"{path} is missing; run `gald download` again") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DatasetError(f"{path} is damaged ({error!r}); get it again") from error
     return samples
 
@@ -75,13 +76,15 @@ def read_mask(sample: RawSample) -> npt.NDArray[np.generic]:
     Raises
     ------
     DatasetError
-        A segment is damaged, or its size is not the image's.
+        A segment is damaged, its size is not the image's, or that is no photograph's.
     """
     import numpy as np
 
     from gald.datasets._rle import decode
 
     assert sample.size is not None  # set by `index`
+    if not 0 < min(sample.size) <= max(sample.size) <= _LONGEST:
+        raise DatasetError(f"an image of size {sample.size}")
     ids = np.zeros(sample.size, dtype=np.uint16)
     for segment in sample.segments:
         if segment.size != sample.size:

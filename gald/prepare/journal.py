@@ -214,7 +214,7 @@ def _whole_lines(path: Path) -> tuple[list[str], int]:
     except FileNotFoundError:
         return [], 0
     whole = content[: content.rfind(b"\n") + 1]
-    return whole.decode(errors="replace").splitlines(), len(whole)
+    return whole.decode(errors="replace").split("\n")[:-1], len(whole)  # names may hold other ends of a line
 
 
 def _records(lines: list[str]) -> list[Record]:
@@ -224,6 +224,7 @@ def _records(lines: list[str]) -> list[Record]:
         try:
             record = Record(**json.loads(line))
             _ = record.split, record.row["id"], record.row["image"], record.row["mask"]
+            _ = [(size, digest) for size, digest in (*record.written, *record.raw)]
             records.append(record)
         except (ValueError, TypeError, KeyError):
             continue
