@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gald.cli._verb import Verb
+from gald.cli._verb import Verb, positive
 from gald.errors import ParamsError
 
 
@@ -25,7 +25,7 @@ def add(verb: Verb) -> None:
             help_ = "take the files of the real benchmark from the folder that its archives were unpacked into already"
             one.add_argument("--unpacked", type=Path, metavar="FOLDER", help=help_)
         if name == "prepare":
-            one.add_argument("--processes", type=int, metavar="N", help="instead of what params/base.yaml says")
+            one.add_argument("--processes", type=positive, metavar="N", help="instead of what params/base.yaml says")
     verb("datasets", _datasets, "list the benchmarks: what is here, what is missing, and the next command to type")
 
 
