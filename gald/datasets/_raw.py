@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gald.datasets._spec import RawSample
+from gald.datasets._spec import ClassInfo, RawSample
 from gald.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -21,8 +21,28 @@ _MOST = 1 << 31  # no id is near, and the cast keeps all below
 
 def read_table(name: str) -> list[dict[str, str]]:
     """Read ``classes/<name>.csv``, the rows of a table with a header."""
-    with (_TABLES / f"{name}.csv").open(newline="") as file:
+    with (_TABLES / f"{name}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def read_classes(name: str) -> tuple[ClassInfo, ...]:
+    """Read ``classes/<name>.csv``: index, name, red, green, blue, raw_ids (separated by blanks).
+
+    Returns
+    -------
+    tuple of ClassInfo
+        In train id order.
+    """
+    rows = read_table(name)
+    assert [int(row["index"]) for row in rows] == list(range(len(rows))), f"classes/{name}.csv: indices out of order"
+    return tuple(
+        ClassInfo(
+            row["name"],
+            (int(row["red"]), int(row["green"]), int(row["blue"])),
+            tuple(int(raw) for raw in row["raw_ids"].split()),
+        )
+        for row in rows
+    )
 
 
 def read_list(path: Path) -> list[str]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gald.datasets._raw import read_png_ids
-from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, Submission, read_classes
+from gald.datasets._raw import read_classes, read_png_ids
+from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, Submission, Terms
 
 _FOLDERS = {"train": "training", "val": "validation"}
 
@@ -54,7 +54,8 @@ SPEC = DatasetSpec(
             page="http://sceneparsing.csail.mit.edu/",
         ),
     ),
-    licence="ADE20K terms of use, https://groups.csail.mit.edu/vision/ADE20K/terms/",
+    licence="ADE20K terms of use",
+    terms=Terms("no account; keep to the terms of the site", ("https://groups.csail.mit.edu/vision/ADE20K/terms/",)),
     index=index,
     read_mask=read_png_ids,
     submission=Submission(

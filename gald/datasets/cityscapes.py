@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from gald.datasets._raw import read_png_ids
-from gald.datasets._spec import Archive, DatasetSpec, Login, RawSample, Submission, read_classes
+from gald.datasets._raw import read_classes, read_png_ids
+from gald.datasets._spec import Archive, DatasetSpec, Login, RawSample, Submission, Terms
 
 _IMAGE = "_leftImg8bit.png"
 _LABELLED = ("train", "val")
@@ -103,6 +103,7 @@ SPEC = DatasetSpec(
     eval_split="val",
     counts=_COUNTS,
     unlabelled=("test",),
+    size=(1024, 2048),
     archives=(
         _archive(
             "gtFine_trainvaltest.zip",
@@ -123,8 +124,8 @@ SPEC = DatasetSpec(
             sha1="2c0b77ce9933cc635adda307fbba5566f5d9d404",
         ),
     ),
-    licence="Cityscapes terms, https://www.cityscapes-dataset.com/license/, accepted on registration; images must not "
-    "be republished",
+    licence="Cityscapes terms; images must not be republished",
+    terms=Terms("accept its own terms on registration", ("https://www.cityscapes-dataset.com/license/",)),
     index=index,
     read_mask=read_png_ids,
     submission=Submission(

@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gald.datasets._raw import read_list, read_mat_ids, read_table
-from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, Segment, read_classes
+from gald.datasets._raw import read_classes, read_list, read_mat_ids, read_table
+from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, Segment, Terms
 from gald.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -172,7 +172,8 @@ SPEC = DatasetSpec(
             page="https://github.com/ccvl/detail-api",
         ),
     ),
-    licence="photographs under the Flickr terms, https://www.flickr.com/help/terms; the labels state none",
+    licence="photographs under the Flickr terms; the labels state none",
+    terms=Terms("no account; keep to the terms of the photographs", ("https://www.flickr.com/help/terms",)),
     index=index,
     read_mask=read_mask,
 )
