@@ -61,7 +61,7 @@ def check_lists(spec: DatasetSpec, samples: Mapping[str, Sequence[RawSample]], e
             if not name or pure.is_absolute() or ".." in pure.parts:
                 problems.append(f"split {split} lists {name!r}, which would be written outside its folder")
             if not _can_be_a_name(name):
-                problems.append(f"split {split} lists {name!r}, which no file can be called")
+                problems.append(f"split {split} lists {name!r}, which is no name for a file")
         bare = [sample.id for sample in listed if sample.mask is None]
         if bare and split in spec.labelled:
             problems += [f"split {split} lists {name} without a mask" for name in bare]
@@ -72,11 +72,12 @@ def check_lists(spec: DatasetSpec, samples: Mapping[str, Sequence[RawSample]], e
 
 
 def _can_be_a_name(name: str) -> bool:
-    """Whether a file can be called so, and an index, which is UTF-8, can say it."""
+    """Whether a file can be called so, and lists of files, which are lines of UTF-8, can say it."""
     try:
-        return b"\0" not in name.encode()
+        name.encode()
     except UnicodeEncodeError:
         return False
+    return not any(character in name for character in "\0\r\n")
 
 
 def judge(

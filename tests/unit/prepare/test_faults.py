@@ -317,16 +317,17 @@ def test_no_id_leads_out_of_the_folder(lay_out: LayOut, params: Make, monkeypatc
 
     def index(raw: Path) -> dict[str, list[RawSample]]:
         found = spec.index(raw)
-        return found | {
+        names = {"train": "a\rb\nc\0dé\u2028", "test": ["a", "\ud800", "c"], "val": ["../x", "/x", "deep/x"]}
+        return {
             split: [replace(sample, id=name) for sample, name in zip(found[split], ids, strict=True)]
-            for split, ids in {"val": ("../x", "/x", "deep/x"), "test": ("a\0b", "\ud800", "é\u2028 ")}.items()
+            for split, ids in names.items()
         }
 
     lay_out("camvid")
     monkeypatch.setattr("gald.datasets.camvid.SPEC", replace(spec, index=index))
-    with pytest.raises(DatasetError, match=r"(?s)4 problems .*'\.\./x', which would .*'/x', which would") as caught:
+    with pytest.raises(DatasetError, match=r"(?s)6 problems .*'\.\./x', which would .*'/x', which would") as caught:
         prepare("mini", "camvid", params())
-    assert str(caught.value).count("which no file can be called") == 2
+    assert str(caught.value).count("which is no name for a file") == 4
 
 
 def test_the_real_benchmark_must_be_complete(lay_out: LayOut, params: Make) -> None:
