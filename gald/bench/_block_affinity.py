@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gald.bench._measure import tell
 from gald.bench._memory import Work, peak_bytes, seconds
 from gald.models.distribution import affinity as distribution
 
@@ -118,6 +119,7 @@ def affinity(size: Size = Size(), threads: tuple[int, ...] = (1, 2), rounds: int
 
 def _section(size: Size, threads: int, rounds: int) -> str:
     names = [("convolution", 3), *((what, window) for window in _WINDOWS for what in ("unfold", "ours"))]
+    tell("block", f"affinity and what it is held against, {threads} threads of torch")
     works = [Work("gald.bench._block_affinity:ready", (what, window, size)) for what, window in names]
     times = [statistics.median(found) for found in seconds(works, threads=threads, rounds=rounds)]
     peaks = [peak_bytes(work, threads=threads) / _MIB for work in works]

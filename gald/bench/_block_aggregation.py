@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,10 +12,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gald import plugins
+from gald.bench._measure import tell
 from gald.bench._memory import Held, Work, held, seconds
 from gald.models.block import build_part
-
-LOGGER = logging.getLogger("gald")
 
 _HERE = __name__
 _CHANNELS = 512
@@ -162,7 +160,7 @@ def _attention_section(channels: int, size: tuple[int, int], large: tuple[int, i
     cases = [(name, training) for name in _TEXTBOOK for training in (False, True)]
     rows = [row for case in cases for row in _attention_rows(*case, channels, size)]
     for name in _TEXTBOOK:
-        LOGGER.info("bench block: %s at %dx%d positions", name, *large)
+        tell("block", f"{name} at {large[0]}x{large[1]} positions")
         found = held(attention_work(name, "ours", channels, large, True), threads=2)
         rows.append(f"| {name}, {large[0]}x{large[1]}, {_PASSES[True]} | 2 | {_told(found)} | | | | |")
     title = f"Attention over all positions, (1, {channels}, {size[0]}, {size[1]}), memory beyond module and feature:"
@@ -176,7 +174,7 @@ def _told(found: Held) -> str:
 def _attention_rows(name: str, training: bool, channels: int, size: tuple[int, int]) -> Iterator[str]:
     """Yield peak memory, then time with two threads and with one."""
     what = f"{name}, {_PASSES[training]}"
-    LOGGER.info("bench block: %s against the textbook", what)
+    tell("block", f"{what} against the textbook")
     works = [attention_work(name, kind, channels, size, training) for kind in ("ours", "textbook")]
     ours, textbook = (held(work, threads=2).peak_bytes for work in works)
     told = [f"{peak / 2**20:.0f} MiB" for peak in (ours, textbook)]
@@ -197,7 +195,7 @@ def _products_section(batch: int, channels: int, size: tuple[int, int]) -> str:
     for name in plugins.available("models/aggregation"):
         if name in _TEXTBOOK:
             continue
-        LOGGER.info("bench block: %s against its own products", name)
+        tell("block", f"{name} against its own products")
         for training, threads in ((False, 2), (True, 2), (True, 1)):
             given = (name, batch, channels, size, training)
             works = [Work(f"{_HERE}:{kind}", given) for kind in ("whole", "products")]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gald.bench._evaluate_pairs import SIZE, drawn_pair, write_pairs
-from gald.bench._measure import machine
+from gald.bench._measure import machine, tell
 from gald.bench._memory import Work, seconds
 from gald.datasets import IGNORE_INDEX, _png
 from gald.datasets.cityscapes import SPEC
@@ -172,6 +172,7 @@ def counting() -> str:
     rows, detail = [], []
     for threads in (1, 2):
         for num_classes in _CLASSES:
+            tell("evaluate", f"counting {num_classes} classes, {threads} threads")
             rows += _counted(num_classes, threads)
             detail.append(_detailed(num_classes, threads))
     with tempfile.TemporaryDirectory() as folder:

@@ -1,13 +1,16 @@
-"""What every benchmark shares: a measured figure, and the line that names the machine."""
+"""What every benchmark shares: a measured figure, the line that names the machine, and word of what is going on."""
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import statistics
 from dataclasses import dataclass
 
 from gald.provenance import cpu_name
+
+_log = logging.getLogger("gald")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ def table(measured: list[Measured]) -> str:
     """Figures as a Markdown table."""
     head = "| what | median | min to max | target | met |\n|---|---|---|---|---|\n"
     return head + "\n".join(one.line() for one in measured) + "\n"
+
+
+def tell(bench: str, part: str) -> None:
+    """Say which part of a benchmark is measured from now on, since some take minutes."""
+    _log.info("bench %s: %s", bench, part)
 
 
 def machine() -> str:

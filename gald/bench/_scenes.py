@@ -14,7 +14,10 @@ from PIL import Image
 from torch.nn import functional
 
 from gald import files, paths
+from gald.datasets import IGNORE_INDEX
 from gald.datasets._packed import Pixels, pixels_sha256
+from gald.datasets._reader import PreparedSplit
+from gald.errors import DatasetError
 from gald.prepare.index import render
 from gald.prepare.pack import pack
 
@@ -68,16 +71,23 @@ class Scenes:
     def write(self) -> Path:
         """Write and pack a prepared benchmark, unless it is there; return its folder."""
         folder = paths.prepared(_EDITION, self.name)
-        if not (folder / "manifest.json").exists():
+        if not self._is_drawn(folder):
             shutil.rmtree(folder, ignore_errors=True)
             rows = [self._write_sample(folder, index) for index in range(self.count)]
             files.write_text(folder / "train.csv", render(rows))
             entry = {"count": self.count, "labelled": True, "index": "train.csv"}
             splits = {"train": entry | {"sha256": files.sha256(folder / "train.csv")}}
-            manifest = {"edition": _EDITION, "dataset": self.name, "splits": splits, "ignore_index": 255}
-            files.write_json(folder / "manifest.json", manifest)
+            classes = [f"class {train_id}" for train_id in range(self.classes)]
+            manifest = {"edition": _EDITION, "dataset": self.name, "splits": splits, "classes": classes}
+            files.write_json(folder / "manifest.json", manifest | {"ignore_index": IGNORE_INDEX})
         pack(_EDITION, self.name)
         return folder
+
+    def _is_drawn(self, folder: Path) -> bool:
+        try:
+            return len(PreparedSplit(folder, ("train",), store="files")) == self.count
+        except DatasetError:  # nothing is there, or what an earlier version has drawn
+            return False
 
     def _write_sample(self, folder: Path, index: int) -> dict[str, str | int]:
         image, mask = self.draw(index)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gald import paths
 from gald._torchvision import import_with_torchvision
-from gald.bench._measure import machine
+from gald.bench._measure import machine, tell
 from gald.bench._scenes import ADE20K, CITYSCAPES, Scenes, data_in
 from gald.datasets import IGNORE_INDEX
 from gald.datasets._reader import PreparedSplit
@@ -70,7 +70,7 @@ def bench() -> str:
 
 def _compared(scenes: Scenes) -> str:
     """Time every way of feeding one benchmark, side by side."""
-    folder = scenes.write()
+    folder = _written(scenes)
     params = _params(scenes, workers=0)
     ours = {store: _samples(scenes, folder, store) for store in ("files", "packed")}
     rival = _Torchvision(folder, scenes, params.crop_size)
@@ -80,6 +80,7 @@ def _compared(scenes: Scenes) -> str:
         ways[f"{store} uint8"] = partial(make_batch, samples, params)
         ways[f"{store} float"] = partial(_inputs, samples, params, buffer)
     taken: dict[str, list[float]] = {way: [] for way in ways}
+    tell("loader", f"{scenes.name}, {len(ways)} ways in turn, {_ROUNDS} rounds")
     for iteration in range(_ROUNDS + 1):
         for way, run in ways.items():
             milliseconds = _milliseconds(partial(run, iteration)) / _BATCH
@@ -98,9 +99,10 @@ def _compared(scenes: Scenes) -> str:
 
 def _workers(scenes: Scenes) -> str:
     """Time batches made by one and by two loader threads."""
-    folder = scenes.write()
+    folder = _written(scenes)
     rows = []
     for store, count in _BATCHES_OF_WORKERS.items():
+        tell("loader", f"{scenes.name}, one loader thread and two, {store}")
         samples = _samples(scenes, folder, store)
         taken: dict[int, list[float]] = {1: [], 2: []}
         for _ in range(-(-_ROUNDS // 2)):
@@ -109,6 +111,12 @@ def _workers(scenes: Scenes) -> str:
                 found.append(_milliseconds(partial(_exhaust, samples, params)) / (count * _BATCH))
         rows += [_Row(f"{store}, one worker", taken[1]), _Row(f"{store}, two workers", taken[2], taken[1], 1.8)]
     return f"Loader threads, uint8, {scenes.size[1]}x{scenes.size[0]}:\n\n{_table(rows, 'times one worker')}"
+
+
+def _written(scenes: Scenes) -> Path:
+    """Draw, write and pack the scenes, unless an earlier benchmark has."""
+    tell("loader", f"{scenes.name}, {scenes.count} scenes are drawn unless they are there")
+    return scenes.write()
 
 
 def _table(rows: list[_Row], ratio: str) -> str:

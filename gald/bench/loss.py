@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gald._pixel_loss import hard_pixels
-from gald.bench._measure import machine
+from gald.bench._measure import machine, tell
 from gald.bench._memory import Work, peak_bytes, seconds
 from gald.datasets import IGNORE_INDEX
 from gald.losses import HardPixels, pixel_loss
@@ -95,6 +95,7 @@ def bench() -> str:
             works = [Work(f"{__name__}:{name}", (count, kept)) for name in ("selection", "full_sort")]
             rows.append(_timed(f"selecting {kept} of {count} pixels, against a sort", works, threads))
     for case in _CASES:
+        tell("loss", f"memory, {_described(case)}")
         found = [peak_bytes(Work(f"{__name__}:{name}", (list(case),)), threads=1) for name in ("ours", "torchs")]
         memory.append(_held(_described(case), *found))
     heading = f"{machine()}; scores to loss and back to their gradient, medians of {_ROUNDS} rounds"
@@ -110,6 +111,7 @@ def _pixels(case: _Case) -> int:
 
 
 def _timed(what: str, works: list[Work], threads: int) -> str:
+    tell("loss", f"{what}, {threads} threads")
     mine, theirs = (1000 * statistics.median(one) for one in seconds(works, threads=threads, rounds=_ROUNDS))
     ratio = theirs / mine
     met = "yes" if ratio >= 1 else "NO"

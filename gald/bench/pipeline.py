@@ -7,10 +7,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from gald import paths
-from gald.bench._measure import Measured, machine, table
+from gald.bench._measure import Measured, machine, table, tell
 from gald.errors import GaldError
 
 _RUNS = 3
@@ -32,13 +33,17 @@ def bench() -> str:
 def _pipeline() -> list[Measured]:
     if not Path("Snakefile").is_file():
         raise GaldError("no Snakefile here: run this in the repository's root")
-    return [
-        Measured("`gald --help`", _timed(["gald", "--help"]), 0.5),
-        Measured("`snakemake -n` on the mini suite", _timed(["snakemake", "-n", "--quiet"]), 4.0),
-        Measured("`gald train` to its first iteration, tiny backbone", _first_iteration("smoke"), 5.0),
-        Measured("`gald train` to its first iteration, timm backbone", _first_iteration("timm"), 10.0),
-        Measured("`dvc repro` with nothing to do", _timed(["dvc", "repro", "--quiet"], check_idle=True), 10.0),
-    ]
+    found = []
+    for what, run, target in (
+        ("`gald --help`", partial(_timed, ["gald", "--help"]), 0.5),
+        ("`snakemake -n` on the mini suite", partial(_timed, ["snakemake", "-n", "--quiet"]), 4.0),
+        ("`gald train` to its first iteration, tiny backbone", partial(_first_iteration, "smoke"), 5.0),
+        ("`gald train` to its first iteration, timm backbone", partial(_first_iteration, "timm"), 10.0),
+        ("`dvc repro` with nothing to do", partial(_timed, ["dvc", "repro", "--quiet"], check_idle=True), 10.0),
+    ):
+        tell("pipeline", what)
+        found.append(Measured(what, run(), target))
+    return found
 
 
 def _timed(command: list[str], *, check_idle: bool = False) -> tuple[float, ...]:

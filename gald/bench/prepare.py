@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gald.bench._measure import machine
+from gald.bench._measure import machine, tell
 from gald.datasets import load_spec, names
 from gald.datasets._native import MINIATURES
 from gald.datasets._spec import DatasetSpec, RawSample
@@ -39,11 +39,7 @@ class _Params:
 
 def bench() -> str:
     """Time prepare on every benchmark's miniature; return the report as Markdown."""
-    logging.disable(logging.WARNING)  # what each preparation says
-    try:
-        rows = [_line(name, _SAMPLES, _RUNS) for name in names() if name in MINIATURES]
-    finally:
-        logging.disable(logging.NOTSET)
+    rows = [_line(name, _SAMPLES, _RUNS) for name in names() if name in MINIATURES]
     lines = [
         f"{machine()}; {_SAMPLES} samples of the miniatures, median of {_RUNS} runs, start of the processes included",
         "",
@@ -56,6 +52,7 @@ def bench() -> str:
 
 def _line(name: str, samples: int, runs: int) -> str:
     """Measure one benchmark; one row of the table."""
+    tell("prepare", name)
     spec = load_spec(name)
     with tempfile.TemporaryDirectory(prefix="gald-bench-") as folder:
         root = Path(folder)
@@ -97,8 +94,12 @@ def _repeating(found: dict[str, list[RawSample]], total: int) -> Callable[[Path]
 
 def _seconds(spec: DatasetSpec, root: Path, processes: int) -> float:
     """Seconds that one whole preparation takes."""
-    with tempfile.TemporaryDirectory(dir=root) as folder:
-        begun = time.perf_counter()
-        top = head(spec, "mini", {"tree_sha256": "", "archives": []})
-        make(spec, top, root / "files", Path(folder) / "part", _Params(processes))
-        return time.perf_counter() - begun
+    logging.disable(logging.WARNING)  # what the preparation says
+    try:
+        with tempfile.TemporaryDirectory(dir=root) as folder:
+            begun = time.perf_counter()
+            top = head(spec, "mini", {"tree_sha256": "", "archives": []})
+            make(spec, top, root / "files", Path(folder) / "part", _Params(processes))
+            return time.perf_counter() - begun
+    finally:
+        logging.disable(logging.NOTSET)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gald.bench._measure import machine
+from gald.bench._measure import machine, tell
 from gald.bench._memory import Work, peak_bytes, seconds
 from gald.errors import GaldError
 from gald.inference import channels_last, for_prediction
@@ -217,12 +217,14 @@ def _cpu_rows(
     name = f"training step ({step[0]}, 3, {step[1]}, {step[1]})"
     rows = []
     for threads in _THREADS:
+        tell("step", f"{name}, {_threads(threads)}")
         rows.append(_Row(f"{name}, {_threads(threads)}", _medians(works, threads, rounds), 1.05, "s"))
         peaks = [peak_bytes(work, threads=threads) / 2**20 for work in works]
         rows.append(_Row(f"activation memory of it, {_threads(threads)}", peaks, 0.75, "MiB"))
         for size in images:
             predictions = [Work(f"{__name__}:prediction", (way, *size, params)) for way in _WAYS]
             what = f"prediction (1, 3, {size[0]}, {size[1]}), {_threads(threads)}"
+            tell("step", what)
             rows.append(_Row(what, _medians(predictions, threads, rounds), 1.15, "s", faster=True))
     return rows
 
@@ -236,6 +238,7 @@ def _medians(works: list[Work], threads: int, rounds: int) -> list[float]:
 
 
 def _cuda_rows(batch: int, side: int) -> list[_Row]:
+    tell("step", f"training step ({batch}, 3, {side}, {side}) on a GPU")
     (slow, much), (fast, little) = (_on_cuda(way, batch, side) for way in ("textbook", "fast"))
     name = f"training step ({batch}, 3, {side}, {side}) on {torch.cuda.get_device_name()}, bfloat16 and compiled"
     return [

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gald import files, follow, locking, paths
-from gald.bench._measure import machine
+from gald.bench._measure import machine, tell
 from gald.bench._scenes import Scenes, data_in
 from gald.inference import WHOLE
 from gald.params import Run, RunParams, read_yaml
@@ -82,6 +82,7 @@ def _rows(shared: _Bench, stores: dict[str, str], count: int, threads: int) -> I
     iterations = 10 * math.ceil(_SECONDS / pace / 10)
     for number, (case, uri) in enumerate(stores.items()):
         name = f"{count}-{threads}-{number}"
+        tell("tracking", f"{what}, {case}")
         if case != _NEW:
             _meet(shared, name, uri)
         before = _told(shared.root / name)

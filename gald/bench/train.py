@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gald.bench._measure import machine
+from gald.bench._measure import machine, tell
 from gald.bench._scenes import Scenes
 from gald.datasets import IGNORE_INDEX, load_spec
 from gald.datasets._reader import Sample
@@ -51,6 +51,7 @@ def bench() -> str:
         "|---|--:|--:|--:|--:|---|",
     ]
     for name, run in _RUNS.items():
+        tell("train", f"{name}, both ways in turn, {_ROUNDS} rounds")
         lines += _rows(name, measure(comparable(find_run(run), _ITERATIONS[name]), _SIZES[name], _ROUNDS))
     return "\n".join(lines) + "\n"
 

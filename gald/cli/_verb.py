@@ -11,3 +11,17 @@ Verb = Callable[[str, Action, str], argparse.ArgumentParser]
 
 RUN = "for example mini/cityscapes/psp-affinity-seed0"
 SUITE = "for example mini; a file of params/suites"
+
+
+def positive(text: str) -> int:
+    """Read a number of at least 1; argparse tells what is none, before any work.
+
+    Examples
+    --------
+    >>> positive("3")
+    3
+    """
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: give a number of at least 1")
+    return value

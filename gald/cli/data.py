@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gald.cli._verb import Verb
+from gald.cli._verb import Verb, positive
 from gald.errors import ParamsError
 
 
@@ -25,8 +25,12 @@ def add(verb: Verb) -> None:
             help_ = "take the files of the real benchmark from the folder that its archives were unpacked into already"
             one.add_argument("--unpacked", type=Path, metavar="FOLDER", help=help_)
         if name == "prepare":
-            one.add_argument("--processes", type=int, metavar="N", help="instead of what params/base.yaml says")
-    verb("datasets", _datasets, "list the benchmarks: what is here, what is missing, and the next command to type")
+            one.add_argument("--processes", type=positive, metavar="N", help="instead of what params/base.yaml says")
+    one = verb(
+        "datasets", _datasets, "list the benchmarks: what is here, what is missing, and the next command to type"
+    )
+    one.add_argument("names", metavar="BENCHMARK", nargs="*", help="for example camvid; all if none is given")
+    one.add_argument("--json", action="store_true", help="for machines, with sizes in bytes")
 
 
 def _download(args: argparse.Namespace) -> None:
@@ -71,7 +75,7 @@ def _datasets(args: argparse.Namespace) -> None:
     from gald.commands.datasets import datasets
     from gald.params import data_params
 
-    sys.stdout.write(datasets(data_params()[0]))
+    sys.stdout.write(datasets(*data_params(), args.names, as_json=args.json))
 
 
 def edition_and_dataset(data: str) -> tuple[str, str]:

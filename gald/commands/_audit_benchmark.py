@@ -14,6 +14,7 @@ from gald.datasets._reader import PreparedSplit
 from gald.datasets._spec import DatasetSpec
 from gald.errors import DatasetError
 from gald.prepare.index import FIELDS
+from gald.prepare.journal import ignored_shares
 
 _KEYS = (
     *("edition", "dataset", "source", "about_source", "converter", "raw_sha256", "archives", "classes", "palette"),
@@ -62,6 +63,22 @@ class Benchmark:
     def miniature(self) -> bool:
         """Whether it was drawn here instead of downloaded."""
         return bool(self.manifest["edition"] == "mini")
+
+    @cached_property
+    def ignored_shares(self) -> dict[str, list[float]]:
+        """Share of ignored pixels of each mask of the labelled splits; of one without a record, the mask is read."""
+        recorded = ignored_shares(self.folder)
+        return {
+            split: [
+                recorded[row["mask_sha256"]] if row["mask_sha256"] in recorded else self._ignored_share(split, position)
+                for position, row in enumerate(self.rows[split])
+            ]
+            for split in self.labelled
+        }
+
+    def _ignored_share(self, split: str, position: int) -> float:
+        mask = self.readers[split][position].mask
+        return float((mask == self.manifest["ignore_index"]).mean())
 
     def pixels(self, split: str) -> int:
         """Pixels of all images of a split."""

@@ -16,7 +16,6 @@ from gald.commands._audit_counts import colour, percent
 from gald.commands._audit_duplicates import Member
 
 _SHOWN = 12  # samples spread over the splits; the worst cases come on top
-_LOOKED_AT = 100  # masks of a split that are read for the one with the largest ignored share
 _BOX, _SMALL_BOX = (320, 280), (200, 160)  # pixels, width and height; larger pictures are reduced
 _OPACITY = 0.62  # of the classes over the image
 _IGNORED, _STRIPE = (112, 118, 124), (225, 228, 231)
@@ -64,32 +63,16 @@ class Pictures:
         chosen: dict[Member, list[str]] = {
             Member(split, index): [] for split in rows for index in spread(len(rows[split]), each)
         }
-        for split in self.benchmark.labelled:
-            member = self._most_ignored(split)
-            if member is not None:
-                chosen.setdefault(member, []).append(self._worst(split))
+        for split, shares in self.benchmark.ignored_shares.items():
+            if any(shares):
+                chosen.setdefault(Member(split, shares.index(max(shares))), []).append(
+                    f"largest ignored share of {split}"
+                )
         every = [Member(split, index) for split in rows for index in range(len(rows[split]))]
         if len({self._area(member) for member in every}) > 1:
             chosen.setdefault(min(every, key=self._area), []).append("smallest size")
             chosen.setdefault(max(every, key=self._area), []).append("largest size")
         return chosen
-
-    def _worst(self, split: str) -> str:
-        some = len(self.benchmark.rows[split]) > _LOOKED_AT and not self.benchmark.manifest["all_ignored"][split]
-        among = f"{_LOOKED_AT} masks of {split}" if some else split
-        return f"largest ignored share of {among}"
-
-    def _most_ignored(self, split: str) -> Member | None:
-        """Position of the largest ignored share: of a mask known to hold nothing else, or among those looked at."""
-        empty = self.benchmark.manifest["all_ignored"][split]
-        if empty:
-            return Member(split, next(i for i, row in enumerate(self.benchmark.rows[split]) if row["id"] == empty[0]))
-        shares = {}
-        for index in spread(len(self.benchmark.rows[split]), _LOOKED_AT):
-            mask = self.benchmark.readers[split][index].mask
-            shares[index] = np.count_nonzero(mask == self.benchmark.manifest["ignore_index"]) / mask.size
-        worst = max(shares, key=lambda index: shares[index], default=None)
-        return Member(split, worst) if worst is not None and shares[worst] > 0 else None
 
     def _card(self, member: Member, reasons: list[str]) -> dict[str, Any]:
         row = self._row(member)

@@ -93,6 +93,8 @@ def _facts(benchmark: Benchmark) -> Iterable[tuple[str, str]]:
         "Licence",
         f"drawn here, free of rights (the real one: {spec.licence})" if benchmark.miniature else spec.licence,
     )
+    if not benchmark.miniature:
+        yield "Terms", str(spec.terms)
     yield "Classes", f"{len(manifest['classes'])}, ignored pixels are {manifest['ignore_index']}"
     yield "Converter", f"version {manifest['converter']}"
     yield "Digest of the raw files", manifest["raw_sha256"][:16]

@@ -86,17 +86,17 @@ def read_store(folder: Path) -> dict[str, Any] | None:
     path = folder / STORE
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        complete = (
-            "manifest_sha256" in record
-            and all({"name", "bytes", "sha256"} <= shard.keys() for shard in record["shards"])
-            and all({"index", "sha256"} <= split.keys() for split in record["splits"].values())
-        )
+        shards, splits = record["shards"], record["splits"].values()
+        words = [record["manifest_sha256"], *(shard[key] for shard in shards for key in ("name", "sha256"))]
+        words += [split[key] for split in splits for key in ("index", "sha256")]
+        sizes = [shard["bytes"] for shard in shards]
+        readable = all(isinstance(word, str) for word in words) and all(isinstance(size, int) for size in sizes)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(f"{path} is damaged ({error}); {again(folder)}") from error
-    if not complete:
-        raise DatasetError(f"{path} is damaged (it lacks entries); {again(folder)}")
+        raise DatasetError(f"{path} is damaged ({error!r}); {again(folder)}") from error
+    if not readable:
+        raise DatasetError(f"{path} is damaged (an entry is of another type); {again(folder)}")
     return record
 
 
@@ -144,7 +144,7 @@ class PackedSamples:
         path = self.folder / known["index"]
         if not path.is_file() or sha256(path) != known["sha256"]:
             raise DatasetError(f"{path} is not what {STORE} beside it promises; {again(self.folder)}")
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             return [_place(row) for row in csv.DictReader(file)]
 
     def check(self, pulse: Callable[[], None]) -> None:

@@ -1,13 +1,13 @@
-"""Reads what benchmarks store: lists and pairs of files, masks as PNG ids, MATLAB maps or colours, tables of facts."""
+"""Reads what benchmarks store: lists of files, masks as PNG ids, MATLAB maps or colours, tables of facts."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gald.datasets._spec import RawSample
+from gald.datasets._spec import ClassInfo, RawSample
 from gald.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -21,23 +21,28 @@ _MOST = 1 << 31  # no id is near, and the cast keeps all below
 
 def read_table(name: str) -> list[dict[str, str]]:
     """Read ``classes/<name>.csv``, the rows of a table with a header."""
-    with (_TABLES / f"{name}.csv").open(newline="") as file:
+    with (_TABLES / f"{name}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def pair(images: Mapping[str, Path], masks: Mapping[str, Path], where: str) -> list[RawSample]:
-    """Pair images and masks that bear the same id, never by their order.
+def read_classes(name: str) -> tuple[ClassInfo, ...]:
+    """Read ``classes/<name>.csv``: index, name, red, green, blue, raw_ids (separated by blanks).
 
-    Raises
-    ------
-    DatasetError
-        Some have no partner; the message names them.
+    Returns
+    -------
+    tuple of ClassInfo
+        In train id order.
     """
-    alone = sorted(images.keys() ^ masks.keys())
-    if alone:
-        named = ", ".join(f"{name} ({'no mask' if name in images else 'no image'})" for name in alone[:20])
-        raise DatasetError(f"{where}: {len(alone)} without a partner: {named}; run `gald download` again")
-    return [RawSample(name, images[name], masks[name]) for name in sorted(images)]
+    rows = read_table(name)
+    assert [int(row["index"]) for row in rows] == list(range(len(rows))), f"classes/{name}.csv: indices out of order"
+    return tuple(
+        ClassInfo(
+            row["name"],
+            (int(row["red"]), int(row["green"]), int(row["blue"])),
+            tuple(int(raw) for raw in row["raw_ids"].split()),
+        )
+        for row in rows
+    )
 
 
 def read_list(path: Path) -> list[str]:
@@ -46,11 +51,14 @@ def read_list(path: Path) -> list[str]:
     Raises
     ------
     DatasetError
-        The list is missing.
+        The list is missing, or no text.
     """
     if not path.is_file():
         raise DatasetError(f"{path} is missing; run `gald download` again")
-    return [line for line in path.read_text().splitlines() if line.strip()]
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is damaged ({error}); run `gald download` again") from error
 
 
 def read_png_ids(sample: RawSample) -> npt.NDArray[np.generic]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
@@ -17,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from gald import paths
 from gald.datasets._files import FileSamples
+from gald.datasets._manifest import parse_manifest
 from gald.datasets._packed import Kind, PackedSamples, Pixels, pixels_sha256, read_store
 from gald.errors import DatasetError
 from gald.files import sha256
@@ -129,14 +129,7 @@ class PreparedSplit:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """The folder's manifest.json."""
-        path = self.folder / "manifest.json"
-        try:
-            manifest: dict[str, Any] = json.loads(self._manifest_bytes)
-        except ValueError as error:
-            raise DatasetError(f"{path} is damaged ({error}); {self._remedy}") from error
-        if not isinstance(manifest.get("splits"), dict):
-            raise DatasetError(f"{path} lists no splits; {self._remedy}")
-        return manifest
+        return parse_manifest(self._manifest_bytes, self.folder / "manifest.json", remedy=self._remedy)
 
     @property
     def manifest_sha256(self) -> str:
@@ -166,7 +159,7 @@ class PreparedSplit:
         path = self.folder / known[split]["index"]
         if not path.is_file() or sha256(path) != known[split]["sha256"]:
             raise DatasetError(f"{path} is not what the manifest beside it promises; {self._remedy}")
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
     def _packed(self, store: Store) -> PackedSamples | None:

@@ -7,7 +7,6 @@ that is in neither list is an error, never silently ignored.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +22,6 @@ if TYPE_CHECKING:  # numpy is imported where arrays are made, so that a SPEC is 
 UNKNOWN = -1
 _MOST_NAMED = 10
 """Entry of the lookup table for a raw id that the benchmark does not define."""
-
-_CLASSES = Path(__file__).parent / "classes"
 
 
 @dataclass(frozen=True)
@@ -100,6 +97,24 @@ class Archive:
     unpacked: int | None = None
     page: str = ""
     login: Login | None = None
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a person accepts or does before the data may be used: a few words, and where the terms can be read.
+
+    Examples
+    --------
+    >>> str(Terms("for research alone", ("https://example.org/terms",)))
+    'for research alone, https://example.org/terms'
+    """
+
+    text: str
+    urls: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Spell both in one line."""
+        return f"{self.text}, {' and '.join(self.urls)}"
 
 
 @dataclass(frozen=True)
@@ -179,10 +194,14 @@ class DatasetSpec:
         Samples of each split in the real benchmark; prepare makes every split named here.
     unlabelled : tuple of str
         Those of the splits whose masks are not published.
+    size : (int, int) or None
+        Height and width of every image, where all are alike.
     archives : tuple of Archive
         What download fetches.
     licence : str
-        Terms, in one line.
+        Its name, in one line.
+    terms : Terms
+        What a person accepts or does.
     index : callable
         Unpacked folder -> samples of each split. Raises `DatasetError`.
     read_mask : callable
@@ -208,9 +227,11 @@ class DatasetSpec:
     counts: Mapping[str, int]
     archives: tuple[Archive, ...]
     licence: str
+    terms: Terms
     index: Callable[[Path], dict[str, list[RawSample]]]
     read_mask: Callable[[RawSample], npt.NDArray[np.generic]]
     unlabelled: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
     tree_sha256: str | None = None
     lookalikes: tuple[Lookalike, ...] = ()
     submission: Submission | None = None
@@ -274,24 +295,3 @@ class DatasetSpec:
         table = np.full(max(known) + 1, UNKNOWN, dtype=np.int16)
         table[list(known)] = list(known.values())
         return table
-
-
-def read_classes(name: str) -> tuple[ClassInfo, ...]:
-    """Read ``classes/<name>.csv``: index, name, red, green, blue, raw_ids (separated by blanks).
-
-    Returns
-    -------
-    tuple of ClassInfo
-        In train id order.
-    """
-    with (_CLASSES / f"{name}.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [int(row["index"]) for row in rows] == list(range(len(rows))), f"classes/{name}.csv: indices out of order"
-    return tuple(
-        ClassInfo(
-            row["name"],
-            (int(row["red"]), int(row["green"]), int(row["blue"])),
-            tuple(int(raw) for raw in row["raw_ids"].split()),
-        )
-        for row in rows
-    )

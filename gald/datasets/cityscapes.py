@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from gald.datasets._raw import pair, read_png_ids
-from gald.datasets._spec import Archive, DatasetSpec, Login, RawSample, Submission, read_classes
+from gald.datasets._raw import read_classes, read_png_ids
+from gald.datasets._spec import Archive, DatasetSpec, Login, RawSample, Submission, Terms
 
 _IMAGE = "_leftImg8bit.png"
 _LABELLED = ("train", "val")
@@ -49,44 +49,32 @@ _LOGIN = Login(
 )
 
 
-def _images(raw: Path, split: str) -> dict[str, Path]:
-    """Images by ``<city>_<sequence>_<frame>``, the part that the names of image and mask share."""
-    folder = raw / "leftImg8bit" / split
-    return {path.name.removesuffix(_IMAGE): path for path in folder.glob(f"*/*{_IMAGE}")}
+def _stems(folder: Path, suffix: str) -> set[tuple[str, str]]:
+    """City and ``<city>_<sequence>_<frame>`` of files, the part that the names of image and mask share."""
+    return {(path.parent.name, path.name.removesuffix(suffix)) for path in folder.glob(f"*/*{suffix}")}
 
 
-def _masks(raw: Path, split: str, kind: str) -> dict[str, Path]:
-    suffix = f"_{kind}_labelIds.png"
-    return {path.name.removesuffix(suffix): path for path in (raw / kind / split).glob(f"*/*{suffix}")}
+def _labelled(raw: Path, split: str, kind: str) -> list[RawSample]:
+    """List what has an image or a mask; of one that lacks the other, prepare says what is missing."""
+    images, masks, suffix = raw / "leftImg8bit" / split, raw / kind / split, f"_{kind}_labelIds.png"
+    stems = _stems(images, _IMAGE) | _stems(masks, suffix)
+    return [
+        RawSample(stem, images / city / f"{stem}{_IMAGE}", masks / city / f"{stem}{suffix}")
+        for city, stem in sorted(stems)
+    ]
 
 
 def index(raw: Path) -> dict[str, list[RawSample]]:
-    """List the samples of the fine annotations, and the test images without masks.
-
-    Raises
-    ------
-    DatasetError
-        An image of train or val has no mask, or a mask no image.
-    """
-    samples = {
-        split: pair(_images(raw, split), _masks(raw, split, "gtFine"), f"cityscapes {split}") for split in _LABELLED
-    }
-    tested = sorted(_images(raw, "test").items())
-    return samples | {"test": [RawSample(name, path, None) for name, path in tested]}
+    """List the samples of the fine annotations, and the test images without masks."""
+    images = raw / "leftImg8bit" / "test"
+    tested = [RawSample(stem, images / city / f"{stem}{_IMAGE}", None) for city, stem in sorted(_stems(images, _IMAGE))]
+    return {split: _labelled(raw, split, "gtFine") for split in _LABELLED} | {"test": tested}
 
 
 def index_coarse(raw: Path) -> dict[str, list[RawSample]]:
-    """List the samples of the fine annotations, and those of train_extra except the broken one.
-
-    Raises
-    ------
-    DatasetError
-        An image has no mask, or a mask no image.
-    """
-    images, masks = _images(raw, _EXTRA), _masks(raw, _EXTRA, "gtCoarse")
-    for files in (images, masks):
-        files.pop(_BROKEN, None)
-    return index(raw) | {_EXTRA: pair(images, masks, f"cityscapes {_EXTRA}")}
+    """List the samples of the fine annotations, and those of train_extra except the broken one."""
+    extra = [sample for sample in _labelled(raw, _EXTRA, "gtCoarse") if sample.id != _BROKEN]
+    return index(raw) | {_EXTRA: extra}
 
 
 def _archive(name: str, package: int, members: Iterable[str], about: int, unpacked: int, **digests: str) -> Archive:
@@ -115,6 +103,7 @@ SPEC = DatasetSpec(
     eval_split="val",
     counts=_COUNTS,
     unlabelled=("test",),
+    size=(1024, 2048),
     archives=(
         _archive(
             "gtFine_trainvaltest.zip",
@@ -135,8 +124,8 @@ SPEC = DatasetSpec(
             sha1="2c0b77ce9933cc635adda307fbba5566f5d9d404",
         ),
     ),
-    licence="Cityscapes terms, https://www.cityscapes-dataset.com/license/, accepted on registration; images must not "
-    "be republished",
+    licence="Cityscapes terms; images must not be republished",
+    terms=Terms("accept its own terms on registration", ("https://www.cityscapes-dataset.com/license/",)),
     index=index,
     read_mask=read_png_ids,
     submission=Submission(

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gald.datasets._raw import read_list, read_mat_ids
-from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, read_classes
+from gald.datasets._raw import read_classes, read_list, read_mat_ids
+from gald.datasets._spec import Archive, DatasetSpec, Lookalike, RawSample, Terms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,8 +73,11 @@ SPEC = DatasetSpec(
             page="https://github.com/nightrome/cocostuff10k",
         ),
     ),
-    licence="photographs under the Flickr terms, https://www.flickr.com/help/terms; annotations CC BY 4.0, "
-    "https://creativecommons.org/licenses/by/4.0/",
+    licence="photographs under the Flickr terms; annotations CC BY 4.0",
+    terms=Terms(
+        "no account; keep to the terms of the photographs, and name the annotations' authors",
+        ("https://www.flickr.com/help/terms", "https://creativecommons.org/licenses/by/4.0/"),
+    ),
     index=index,
     read_mask=read_mask,
     lookalikes=(

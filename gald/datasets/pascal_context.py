@@ -22,8 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gald.datasets._raw import read_list, read_mat_ids, read_table
-from gald.datasets._spec import Archive, ClassInfo, DatasetSpec, Lookalike, RawSample, Segment, read_classes
+from gald.datasets._raw import read_classes, read_list, read_mat_ids, read_table
+from gald.datasets._spec import Archive, ClassInfo, DatasetSpec, Lookalike, RawSample, Segment, Terms
 from gald.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _JSON = "trainval_merged.json"
 _COUNTS = {"train": 4996, "val": 5104}  # the JSON's third phase, test, has no annotation
 _MAT_COUNTS = {"train": 4998, "val": 5105}
+_LONGEST = 10_000  # pixels; photographs of VOC have 500, and damage must not ask for all memory
 _BACKGROUND = {0: "background"}
 _BLACK = (0, 0, 0)  # what the colours of the 59 leave free
 _IMAGES = r"JPEGImages/[^/]+\.jpg"
@@ -49,7 +50,7 @@ def index(raw: Path) -> dict[str, list[RawSample]]:
     """
     path = raw / _JSON
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         segments = defaultdict(list)
         for entry in content["annos_segmentation"]:
             height, width = entry["segmentation"]["size"]
@@ -64,7 +65,7 @@ def index(raw: Path) -> dict[str, list[RawSample]]:
                 samples[image["phase"]].append(RawSample(file.stem, file, path, painted, size))
     except FileNotFoundError as error:
         raise DatasetError(f"{path} is missing; run `gald download` again") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DatasetError(f"{path} is damaged ({error!r}); get it again") from error
     return samples
 
@@ -79,13 +80,15 @@ def read_mask(sample: RawSample) -> npt.NDArray[np.generic]:
     Raises
     ------
     DatasetError
-        A segment is damaged, or its size is not the image's.
+        A segment is damaged, its size is not the image's, or that is no photograph's.
     """
     import numpy as np
 
     from gald.datasets._rle import decode
 
     assert sample.size is not None  # set by `index`
+    if not 0 < min(sample.size) <= max(sample.size) <= _LONGEST:
+        raise DatasetError(f"an image of size {sample.size}")
     ids = np.zeros(sample.size, dtype=np.uint16)
     for segment in sample.segments:
         if segment.size != sample.size:
@@ -185,7 +188,8 @@ SPEC = DatasetSpec(
             page="https://github.com/ccvl/detail-api",
         ),
     ),
-    licence="photographs under the Flickr terms, https://www.flickr.com/help/terms; the labels state none",
+    licence="photographs under the Flickr terms; the labels state none",
+    terms=Terms("no account; keep to the terms of the photographs", ("https://www.flickr.com/help/terms",)),
     index=index,
     read_mask=read_mask,
 )

@@ -110,7 +110,7 @@ def _message(
         for archive, error in amiss
         if archive.login is not None and (error is None or _refused(accounts.get(archive.login)))
     }
-    lines += [advice(login, folder) for login in logins]
+    lines += [advice(login, spec.terms, folder) for login in logins]
     if missing and not logins:
         lines.append(f"Download them there, and put them into {folder} under these names")
     if missing:

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gald.datasets._spec import Login
+from gald.datasets._spec import Login, Terms
 from gald.download.part import SourceError
 
 if TYPE_CHECKING:
@@ -72,19 +72,21 @@ def half_told(login: Login) -> str | None:
     return f"{told[0]} is set, but {missing[0]} is not" if len(told) == 1 else None
 
 
-def advice(login: Login, folder: Path) -> str:
+def advice(login: Login, terms: Terms, folder: Path) -> str:
     """Say how an archive behind a login can be had, as lines to be read one after the other.
 
     Parameters
     ----------
     login : Login
         The host's account.
+    terms : Terms
+        What the benchmark asks of a person.
     folder : Path
         Where archives may be laid by hand.
     """
     user, password = login.variables
     return (
-        f"  1. Register at {login.register} and accept the terms of {login.title}.\n"
+        f"  1. Register at {login.register}. What you accept or do: {terms}.\n"
         f"  2. Either let this command log in: set {user} and {password} in the environment, or let the official "
         f"client store them in {credentials_file(login)} (`pip install {login.client}`, then `csDownload -l`, and "
         "answer y).\n"

@@ -214,4 +214,4 @@ def _make(
 
 
 def _licence(edition: str, spec: DatasetSpec) -> str:
-    return "drawn here, free of rights" if edition == "mini" else f"licence: {spec.licence}"
+    return "drawn here, free of rights" if edition == "mini" else f"licence: {spec.licence}; {spec.terms}"

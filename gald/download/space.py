@@ -36,7 +36,7 @@ def check_room(spec: DatasetSpec, archives: Path, files: Path) -> None:
     for rest in files.parent.glob(f".{files.name}.*"):
         shutil.rmtree(rest, ignore_errors=True)
     to_come = sum(_to_come(archive, archives) for archive in spec.archives)
-    unpacked = sum(_unpacked(archive, archives) for archive in spec.archives)
+    unpacked = sum(unpacked_size(archive, archives) or 0 for archive in spec.archives)
     free = shutil.disk_usage(archives).free
     if to_come + unpacked > free:
         raise ArchiveError(
@@ -79,6 +79,15 @@ def download_size(archive: Archive) -> int | None:
     return archive.size if archive.size is not None else archive.about
 
 
+def unpacked_size(archive: Archive, folder: Path) -> int | None:
+    """Bytes that an archive takes once it is unpacked, roughly; None if not known."""
+    if archive.unpacked is not None:
+        return archive.unpacked
+    copy = here(archive, folder)
+    packed = copy.stat().st_size if copy is not None else download_size(archive)
+    return None if packed is None else int(_GROWTH * packed)
+
+
 def size(count: int) -> str:
     """Spell a number of bytes for reading.
 
@@ -97,10 +106,3 @@ def _to_come(archive: Archive, folder: Path) -> int:
     if here(archive, folder) is not None:
         return 0
     return max(0, (download_size(archive) or 0) - Part(folder, archive.name).size)
-
-
-def _unpacked(archive: Archive, folder: Path) -> int:
-    if archive.unpacked is not None:
-        return archive.unpacked
-    copy = here(archive, folder)
-    return int(_GROWTH * (copy.stat().st_size if copy is not None else download_size(archive) or 0))

@@ -20,7 +20,7 @@ from gald.prepare.dhash import dhash
 from gald.prepare.images import Picture, bounded, decode, read, reason
 from gald.prepare.masks import Lookup
 
-UNREADABLE_IMAGE, UNREADABLE_MASK, SIZES = "unreadable image", "unreadable mask", "size mismatch"
+SIZES = "size mismatch"
 UNDEFINED, FOREIGN, ALTERED = "undefined raw id", "mask of another form", "altered file"
 FATAL = (UNDEFINED, FOREIGN, ALTERED)
 """Signs of other data or another map than the benchmark's, not of a file that is damaged there: never skipped."""
@@ -162,7 +162,7 @@ def raw_state(sample: RawSample) -> list[tuple[int, int]]:
         try:
             found = path.stat()
             state.append((found.st_size, found.st_mtime_ns))
-        except OSError:
+        except (OSError, ValueError):
             state.append((-1, -1))
     return state
 
@@ -194,7 +194,7 @@ def altered(path: Path, expected: str | None, content: bytes | None = None) -> P
         return None
     try:
         found = sha256(path) if content is None else hashlib.sha256(content).hexdigest()
-    except OSError:
+    except (OSError, ValueError):  # the latter of a name that no file can have
         gone = expected and not path.exists()
         return Problem(ALTERED, path, "missing, though it was unpacked") if gone else None
     if found == expected:
@@ -211,7 +211,7 @@ def _read_picture(sample: RawSample, expected: str | None) -> Picture | Problem:
         raise
     except Exception as error:  # Pillow's plugins each have their own ways to say that a file is damaged
         problem = altered(sample.image, expected) if content is None else None
-        return problem or Problem(UNREADABLE_IMAGE, sample.image, f"unreadable image ({reason(error)})")
+        return problem or _unreadable("image", sample.image, error)
 
 
 def _read_labels(
@@ -231,11 +231,18 @@ def _read_labels(
         text = str(error).removeprefix(f"{sample.mask}: ")
         return Problem(FOREIGN, sample.mask, f"{text}{_which(sample)}")
     except Exception as error:  # SciPy, Pillow and json each have their own ways to say that a file is damaged
-        return Problem(UNREADABLE_MASK, sample.mask, f"unreadable mask ({reason(error)}){_which(sample)}")
+        return _unreadable("mask", sample.mask, error, _which(sample))
     try:
         return lookup(ids)
     except DatasetError as error:
         return Problem(UNDEFINED, sample.mask, f"{error}{_which(sample)}")
+
+
+def _unreadable(what: str, path: Path, error: Exception, which: str = "") -> Problem:
+    """Say that a file is not there, or why it cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return Problem(f"missing {what}", path, f"missing{which}")
+    return Problem(f"unreadable {what}", path, f"unreadable {what} ({reason(error)}){which}")
 
 
 def _which(sample: RawSample) -> str:

@@ -33,5 +33,5 @@ def render(rows: Iterable[Mapping[str, str | int]]) -> str:
 
 def read(path: Path) -> list[dict[str, str]]:
     """Read an index."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

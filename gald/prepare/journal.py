@@ -174,6 +174,28 @@ def damaged(folder: Path, identity: Mapping[str, Any], names: Sequence[str]) -> 
         return [name for name, holds in zip(names, whole, strict=True) if not holds]
 
 
+def ignored_shares(folder: Path) -> dict[str, float]:
+    """Tell how much of each mask is ignored, as it was counted when the mask was made.
+
+    Parameters
+    ----------
+    folder : Path
+        The prepared folder; of one without records, nothing is told.
+
+    Returns
+    -------
+    dict from str to float
+        Share of all pixels, by the sha256 of the mask's pixels.
+    """
+    shares = {}
+    for record in _records(_whole_lines(folder / KEPT)[0][1:]):
+        ignored = sum(record.ignored.values())
+        pixels = ignored + sum(record.counts)
+        if pixels:
+            shares[str(record.row.get("mask_sha256"))] = ignored / pixels
+    return shares
+
+
 def reopen(folder: Path, part: Path, identity: Mapping[str, Any]) -> None:
     """Let a folder that is no longer whole become the one being made, so that what is intact of it is not made again.
 
@@ -214,7 +236,7 @@ def _whole_lines(path: Path) -> tuple[list[str], int]:
     except FileNotFoundError:
         return [], 0
     whole = content[: content.rfind(b"\n") + 1]
-    return whole.decode(errors="replace").splitlines(), len(whole)
+    return whole.decode(errors="replace").split("\n")[:-1], len(whole)  # names may hold other ends of a line
 
 
 def _records(lines: list[str]) -> list[Record]:
@@ -224,7 +246,9 @@ def _records(lines: list[str]) -> list[Record]:
         try:
             record = Record(**json.loads(line))
             _ = record.split, record.row["id"], record.row["image"], record.row["mask"]
+            _ = [(size, digest) for size, digest in (*record.written, *record.raw)]
+            _ = sum(record.counts) + sum(record.ignored.values())
             records.append(record)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             continue
     return records

@@ -123,7 +123,7 @@ def is_whole(folder: Path, top: Mapping[str, Any], spec: DatasetSpec, *, may_ski
     """
     names: list[str] = []
     try:
-        manifest = json.loads((folder / NAME).read_text())
+        manifest = json.loads((folder / NAME).read_bytes())
         if any(manifest[key] != value for key, value in top.items()) or list(manifest["splits"]) != list(spec.counts):
             return False
         if any(manifest["skipped"].values()) and not may_skip:
@@ -145,7 +145,7 @@ def is_whole(folder: Path, top: Mapping[str, Any], spec: DatasetSpec, *, may_ski
 
 def left_out(folder: Path) -> int:
     """Count the samples that a whole folder does without."""
-    skipped = json.loads((folder / NAME).read_text())["skipped"]
+    skipped = json.loads((folder / NAME).read_bytes())["skipped"]
     return sum(len(listed) for listed in skipped.values())
 
 

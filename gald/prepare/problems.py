@@ -19,14 +19,14 @@ _log = logging.getLogger("gald")
 
 
 def check_rest(where: str, rest: Sequence[str], root: Path, listing: Mapping[str, str], threads: int) -> None:
-    """Refuse altered files that belong to no sample alone, as lists.
+    """Refuse altered files that no sample is held against, as lists.
 
     Parameters
     ----------
     where : str
         Edition and benchmark, for messages.
     rest : sequence of str
-        From `gald.prepare.raw.expecting`.
+        Paths below `root`, as from `gald.prepare.raw.expecting`.
     root : Path
         Folder of the unpacked files.
     listing : mapping
@@ -60,13 +60,24 @@ def check_lists(spec: DatasetSpec, samples: Mapping[str, Sequence[RawSample]], e
                 problems.append(f"split {split} lists {name} {times} times")
             if not name or pure.is_absolute() or ".." in pure.parts:
                 problems.append(f"split {split} lists {name!r}, which would be written outside its folder")
+            if not _can_be_a_name(name):
+                problems.append(f"split {split} lists {name!r}, which is no name for a file")
         bare = [sample.id for sample in listed if sample.mask is None]
         if bare and split in spec.labelled:
-            problems.append(f"split {split} lists {len(bare)} samples without a mask: {', '.join(bare[:20])}")
+            problems += [f"split {split} lists {name} without a mask" for name in bare]
         if not listed or (edition == "full" and len(listed) != count):
             expected = count if edition == "full" else "some"
             problems.append(f"split {split} has {len(listed)} samples, expected {expected}")
     _refuse(f"{edition}/{spec.name}", problems, f"{len(problems)} problem{_s(problems)} with the lists of raw data")
+
+
+def _can_be_a_name(name: str) -> bool:
+    """Whether a file can be called so, and lists of files, which are lines of UTF-8, can say it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return not any(character in name for character in "\0\r\n")
 
 
 def judge(

@@ -40,8 +40,10 @@ def downloaded(edition: str, dataset: str) -> tuple[dict[str, Any], dict[str, st
     if not boundary.is_file():
         raise DatasetError(f"{boundary} is missing; run {command} first")
     try:
-        raw: dict[str, Any] = json.loads(boundary.read_text())
-        _ = raw["tree_sha256"], [archive["sha256"] for archive in raw["archives"]]
+        raw: dict[str, Any] = json.loads(boundary.read_bytes())
+        _ = raw["tree_sha256"], [archive[key] for archive in raw["archives"] for key in ("name", "sha256", "bytes")]
+        if not isinstance(raw.get("source", ""), str):
+            raise TypeError(f"its source is {raw['source']!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{boundary} is damaged ({error}); delete it and run {command} again") from error
     if "source" not in raw:

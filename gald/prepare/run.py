@@ -20,7 +20,8 @@ from typing import Any, Protocol
 
 from gald import locking, paths
 from gald.datasets import load_spec
-from gald.datasets._spec import DatasetSpec
+from gald.datasets._spec import DatasetSpec, RawSample
+from gald.errors import DatasetError
 from gald.files import take_place
 from gald.prepare import manifest
 from gald.prepare.convert import Failure, Record, Task, convert
@@ -138,13 +139,12 @@ def make(
     """
     edition = str(top["edition"])
     where = f"{edition}/{spec.name}"
-    samples = spec.index(raw_root)
+    samples = _listed(spec, edition, raw_root, params, listing or {})
     order = list(spec.counts)
     tasks = [Task(split, one) for split in order for one in sorted(samples.get(split, []), key=lambda one: one.id)]
     if listing is not None:
         tasks, rest = expecting(tasks, raw_root, listing)
         check_rest(where, rest, raw_root, listing, workers(params.processes, len(rest)))
-    check_lists(spec, samples, edition)
     part.mkdir(parents=True, exist_ok=True)
     (part / manifest.NAME).unlink(missing_ok=True)
     with Journal(part, top) as journal:
@@ -167,6 +167,20 @@ def make(
         manifest.write(part, top, spec, records, failures, raw_root)
         journal.remove()
     _log.info("%s: %s", where, ", ".join(f"{split} {len(records[split])}" for split in order))
+
+
+def _listed(
+    spec: DatasetSpec, edition: str, raw_root: Path, params: Params, listing: Mapping[str, str]
+) -> dict[str, list[RawSample]]:
+    """List the samples; where that fails and a raw file was altered, say so instead, since it may be the reason."""
+    try:
+        samples = spec.index(raw_root)
+        check_lists(spec, samples, edition)
+    except DatasetError:
+        where = f"{edition}/{spec.name}"
+        check_rest(where, list(listing), raw_root, listing, workers(params.processes, len(listing)))
+        raise
+    return samples
 
 
 def _convert(

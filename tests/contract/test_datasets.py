@@ -84,7 +84,12 @@ def test_what_a_test_server_takes(spec: DatasetSpec) -> None:
 
 @every_source
 def test_archives(spec: DatasetSpec) -> None:
-    assert re.search("https?://", spec.licence)  # where the terms are that a user accepts
+    assert spec.licence
+    assert spec.terms.text
+    assert "://" not in spec.licence + spec.terms.text
+    assert spec.terms.urls  # where the terms are that a user accepts
+    assert all(re.fullmatch(r"https?://\S+", url) for url in spec.terms.urls)
+    assert ("registration" in spec.terms.text) == (spec.name == "cityscapes")
     assert len({archive.name for archive in spec.archives}) == len(spec.archives)
     for archive in spec.archives:
         re.compile(archive.strip)

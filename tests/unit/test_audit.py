@@ -12,10 +12,13 @@ import pytest
 from PIL import Image
 
 from gald import files, paths
-from gald.commands import _audit_pictures
 from gald.commands.audit import audit
+from gald.datasets._files import FileSamples
+from gald.datasets._reader import PreparedSplit
 from gald.errors import DatasetError
+from gald.prepare.convert import Record
 from gald.prepare.index import render
+from gald.prepare.journal import keep
 
 CLASSES, PALETTE = ["sky", "road", "car"], [[70, 130, 180], [128, 64, 128], [0, 0, 142]]
 
@@ -306,14 +309,27 @@ def test_worst_cases_are_pictured(write_page: Callable[..., Page]) -> None:
     assert re.findall(r"train (s\d\d)", words)[:6] == ["s00", "s08", "s16", "s23", "s31", "s39"]
 
 
-def test_only_some_masks_are_looked_at(write_page: Callable[..., Page], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_audit_pictures, "_LOOKED_AT", 2)
-    train = [made(f"s{number:02d}", number, (255, 0, 1)) for number in range(40)]
-    val = [made(f"v{number:02d}", 50 + number, (255, 0, 1)) for number in range(40)]
-    val[7] = made("v07", 57, (255, 255, 255))  # known from the manifest, so that nothing has to be looked at
-    words = write_page("mini", {"train": train, "val": val}).words["pictures"]
-    assert "train s00 6 × 3, 33.3 % ignored largest ignored share of 2 masks of train" in words  # noqa: RUF001
-    assert "val v07 6 × 3, 100 % ignored largest ignored share of val" in words  # noqa: RUF001
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_worst_of_all_masks_is_found(recorded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each mask's pixels were counted when it was prepared, so that none is read for it; else all are."""
+    monkeypatch.chdir(tmp_path)
+    train = [made(f"s{number:03d}", number, (255, 0, 1)) for number in range(120)]
+    train[61] = made("s061", 61, (255, 255, 1))  # between those that an even choice of 100 would show
+    folder = write("mini", {"train": train})
+    rows = PreparedSplit(folder, ["train"], store="files").rows
+    if recorded:
+        counted = [np.bincount(sample.mask.ravel(), minlength=256) for sample in train if sample.mask is not None]
+        records = [
+            Record("train", row, found[:3].tolist(), {"Void": int(found[255])}, [], [], [])
+            for row, found in zip(rows, counted, strict=True)
+        ]
+        keep(folder, {}, records)
+    read: list[int] = []
+    mask_of = FileSamples.mask
+    monkeypatch.setattr(FileSamples, "mask", lambda self, i: (read.append(i), mask_of(self, i))[1])
+    words = Page(audit("mini", "camvid")).words["pictures"]
+    assert "s061 6 × 3, 66.7 % ignored largest ignored share of train" in words  # noqa: RUF001
+    assert len(read) == (13 if recorded else 120 + 13)  # those that are shown
 
 
 def test_same_data_same_bytes(write_page: Callable[..., Page], tmp_path: Path) -> None:

@@ -44,6 +44,16 @@ def test_impossible_sizes_are_refused_as_params(tmp_path: Path, monkeypatch: pyt
     assert cli.main(["cost", "--size", "0", "5"]) == 2
 
 
+@pytest.mark.parametrize("processes", ["0", "-3", "two", "1.5"])
+def test_impossible_numbers_of_processes_are_refused_before_any_work(
+    processes: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["prepare", "mini/camvid", f"--processes={processes}"])
+    assert ended.value.code == 2
+    assert re.search(rf"argument --processes: .*{processes}", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -38,7 +38,9 @@ def leave_trained(run: Run, seed: int) -> None:
     record = {
         "run": run.name, "params_sha256": run.digest(), "determinism": "bitwise",
         "manifest_sha256": files.sha256(paths.manifest(EDITION, DATASET)),
-        "weights": {"sha256": files.sha256(paths.weights(run.name))}, "code": {"digest": "c" * 64},
+        "weights": {"sha256": files.sha256(paths.weights(run.name))},
+        "code": {"commit": "0123456789abcdef", "digest": "c" * 64, "dirty": False}, "iterations": 0, "resumed_from": [],
+        "environment": {"torch": "2", "device": "cpu", "cpu": "one", "instruction_set": "AVX2", "threads": 1},
     }  # fmt: skip
     files.write_json(paths.run_json(run.name), record)
 

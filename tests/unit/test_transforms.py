@@ -14,6 +14,7 @@ from gald.transforms import (
     CROPS_TRIED,
     PADDING_COLOUR,
     Draws,
+    Span,
     augment,
     draw,
     is_balanced,
@@ -114,16 +115,26 @@ def test_neutral_draws_crop_the_middle_and_copy_it() -> None:
     np.testing.assert_array_equal(cropped_mask, mask[5:25, 8:32])
 
 
+def agree(image: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether each pixel amid its class has that class's colour; only at the edge of a class two are mixed."""
+    windows = np.lib.stride_tricks.sliding_window_view(mask, (3, 3))
+    amid = (windows == mask[1:-1, 1:-1, None, None]).all(axis=(2, 3)) & (mask[1:-1, 1:-1] != 255)
+    expected = np.stack([mask * 60, 255 - mask * 60, mask * 30 + 20], axis=-1)
+    assert amid.any()
+    return bool((np.abs(image.astype(int) - expected)[1:-1, 1:-1][amid] <= 1).all())
+
+
 @given(st.integers(0, 1000))
 def test_image_and_mask_move_together(iteration: int) -> None:
-    # scaled by whole numbers, so that the colours of a class stay what they are away from its edges
+    # scaled by whole numbers, so that a class keeps its colour up to its edge
     image, mask = sample(seed=iteration)
     params = recipe(scale_range=[2.0, 2.0], flip=True, crop_size=[40, 90])
     got, got_mask = augment(image, mask, draw(0, iteration, 0), params)
+    assert agree(got, got_mask)
+    for axis in (0, 1):
+        for shift in (-1, 1):
+            assert not agree(np.roll(got, shift, axis), got_mask)  # one pixel of the crop, half a pixel of the source
     inside = got_mask != 255
-    expected = np.stack([got_mask * 60, 255 - got_mask * 60, got_mask * 30 + 20], axis=-1)
-    close = np.abs(got.astype(int) - expected).max(axis=-1)[inside] <= 1
-    assert close.mean() > 0.6
     assert (got[~inside] == PADDING_COLOUR).all()
     assert inside.sum() == 40 * 80  # the width was padded, the height cropped
 
@@ -211,6 +222,81 @@ def test_crop_before_resize_equals_resize_before_crop(data: st.DataObject) -> No
     smooth = np.clip(np.add.outer(np.arange(height), np.arange(width))[..., None] * [1, 2, 1], 0, 255).astype(np.uint8)
     difference = np.abs(resize_image(smooth[window], size).astype(int) - resize_image(smooth, all_of_it)[shown])
     assert difference.max() <= 3  # of a slope of 2 levels a pixel, edges included
+
+
+def centres(start: float, length: float, shown: int) -> np.ndarray:
+    """Where the centres of `shown` pixels lie in a source whose pixels have whole numbers, a window of it resized."""
+    return start + (np.arange(shown) + 0.5) * length / shown - 0.5
+
+
+def nearest_crop(found: Span, source: int, scaled: int) -> int:
+    """First pixel of the crop of the whole resized source that comes closest to a window."""
+    return min(max(0, round(found.start * scaled / source)), scaled - found.shown)
+
+
+def furthest(source: int, scaled: int, crop: int) -> float:
+    """Bound of how far two samplings lie apart, in pixels of the source.
+
+    A window of the source is a whole number of its pixels, at least one; a crop of the resized source begins at a whole
+    pixel of that, which is `source / scaled` wide. Each is rounded by half of its unit.
+    """
+    return max(0.5, 1 - crop * source / scaled) + 0.5 * source / scaled
+
+
+@settings(max_examples=300)
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 2000), st.floats(0, 1, exclude_max=True))
+def test_a_window_of_whole_pixels_samples_close_to_where_a_crop_would(
+    source: int, scaled: int, crop: int, uniform: float
+) -> None:
+    found = span(source, scaled, crop, uniform)
+    place = nearest_crop(found, source, scaled)
+    ours = centres(found.start, found.length, found.shown)
+    theirs = centres(0, source, scaled)[place : place + found.shown]
+    bound = furthest(source, scaled, crop) if scaled > crop else 0
+    assert np.abs(ours - theirs).max() <= bound + 1e-9
+
+
+def test_the_bound_of_the_sampling_is_no_larger_than_it_has_to_be() -> None:
+    reached = 0.0
+    for source, crop in np.ndindex(60, 24):
+        for scaled in (50, 71, 97):
+            found = span(source + 60, scaled, crop + 1, 0.77)
+            ours = centres(found.start, found.length, found.shown)
+            place = nearest_crop(found, source + 60, scaled)
+            theirs = centres(0, source + 60, scaled)[place : place + found.shown]
+            reached = max(reached, np.abs(ours - theirs).max() / furthest(source + 60, scaled, crop + 1))
+    assert 0.9 < reached <= 1
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(st.integers(40, 250), st.integers(40, 250)),
+    st.tuples(st.integers(8, 60), st.integers(8, 60)),
+    st.floats(0.5, 2.0),
+    st.integers(0, 10**6),
+)
+def test_crop_before_resize_is_close_to_resize_before_crop_at_any_window(
+    size: tuple[int, int], crop: tuple[int, int], scale: float, iteration: int
+) -> None:
+    """On a ramp, whose grey levels are positions: rows in the first channel, columns in the second."""
+    image = np.stack([*np.indices(size), np.zeros(size)], axis=-1).astype(np.uint8)
+    draws = draw(3, iteration, 1)
+    got, _ = augment(image, image[..., 0], draws, recipe(crop_size=crop, scale_range=[scale, scale]))
+    scaled = scaled_size(size, None, scale)
+    whole = resize_image(image, scaled).astype(int)
+    spans = [span(*axis) for axis in zip(size, scaled, crop, (draws.top, draws.left), strict=True)]
+    rows, columns = (nearest_crop(found, *axis) for found, *axis in zip(spans, size, scaled, strict=True))
+    theirs = whole[rows : rows + spans[0].shown, columns : columns + spans[1].shown]
+    ours = got[spans[0].inside, spans[1].inside].astype(int)
+    for axis, (found, source, target) in enumerate(zip(spans, size, scaled, strict=True)):
+        seen = centres(found.start, found.length, found.shown)
+        reach = max(1, found.length / found.shown) + 1  # of the filter: at the edge of a window it is cut off
+        amid = (seen - reach >= found.start) & (seen + reach <= found.start + found.length - 1)
+        positions = np.take(ours[..., axis], np.flatnonzero(amid), axis)
+        along = np.moveaxis(positions, axis, -1)
+        assert (np.abs(along - seen[amid]) <= 1).all()  # the image is sampled there, within a grey level
+        difference = np.take(np.abs(ours - theirs)[..., axis], np.flatnonzero(amid), axis)
+        assert (difference <= furthest(source, target, crop[axis]) + 1).all()  # each is rounded to half a level
 
 
 @settings(deadline=None)

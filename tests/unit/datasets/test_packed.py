@@ -155,7 +155,10 @@ def test_a_damaged_record_or_index_is_named_with_the_remedy(prepared: Path, stor
         PreparedSplit(prepared, SPLITS)
     index.write_text(text)
     record = (store / "store.json").read_text()
-    for damaged in (record[:90], "[]", "{}", record.replace('"bytes"', '"size"')):
+    of_other_types = [
+        record.replace(f'"{key}": ', f'"{key}": [], "was": ') for key in ("bytes", "name", "index", "sha256")
+    ]
+    for damaged in (record[:90], "[]", "null", "{}", record.replace('"bytes"', '"size"'), *of_other_types):
         (store / "store.json").write_text(damaged)
         with pytest.raises(DatasetError, match=r"store\.json is damaged .*; run `gald pack mini/camvid` again"):
             PreparedSplit(prepared, SPLITS)

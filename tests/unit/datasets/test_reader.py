@@ -1,5 +1,6 @@
 import hashlib
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 from PIL import Image
 
 from gald import paths
+from gald.commands.audit import audit
 from gald.datasets._reader import PreparedSplit
 from gald.errors import DatasetError
+from gald.prepare.objects import objects
 from gald.prepare.pack import pack
 from tests.unit.conftest import write_samples
 
@@ -100,11 +103,25 @@ def test_what_is_missing_is_named(folder: Path) -> None:
         PreparedSplit(folder.parent / "ade20k", ("train",))
 
 
-@pytest.mark.parametrize("content", ["{", "{}", '{"splits": 3}'])
-def test_a_damaged_manifest_is_named_with_the_remedy(folder: Path, content: str) -> None:
-    (folder / "manifest.json").write_text(content)
-    with pytest.raises(DatasetError, match=r"manifest\.json .*; run `gald prepare mini/camvid` again"):
-        PreparedSplit(folder, ("train",))
+SPLIT = '{"index": "train.csv", "sha256": "0"}'
+
+
+@pytest.mark.parametrize(
+    "command", [audit, objects, pack, lambda *name: PreparedSplit(paths.prepared(*name), ("train",))]
+)
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "\xff", "[]", "null", "{}", '{"splits": 3}', '{"splits": []}', '{"splits": {}}']
+    + [f'{{"splits": {{"train": {entry}}}}}' for entry in ("1", "{}", "[]", '{"index": 1, "sha256": "0"}')]
+    + [f'{{"splits": {{"train": {SPLIT}}}, "classes": {classes}}}' for classes in ("3", "[]", "[1]", "null")]
+    + [f'{{"splits": {{"train": {SPLIT}}}, "classes": ["a"], "skipped": []}}'],
+)
+def test_a_damaged_manifest_is_named_with_the_remedy(
+    folder: Path, content: str, command: Callable[[str, str], object]
+) -> None:
+    (folder / "manifest.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(DatasetError, match=r"manifest\.json is damaged .*; run `gald prepare mini/camvid` again"):
+        command("mini", "camvid")
 
 
 def test_an_index_that_was_changed_or_lost_is_refused(folder: Path) -> None:

@@ -173,6 +173,7 @@ def test_what_needs_a_login_is_explained(repository: Path) -> None:
         "gtFine_trainvaltest.zip",
         "leftImg8bit_trainvaltest.zip",
         "https://www.cityscapes-dataset.com/register/",
+        "What you accept or do: accept its own terms on registration, https://www.cityscapes-dataset.com/license/",
         "data/raw/full/cityscapes/archives",
         "GALD_MIRROR",
         "99f532cb1af174f5fcc4c5bc8feea8c66246ddbc",  # the strongest digest that is published

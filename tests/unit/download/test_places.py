@@ -47,7 +47,7 @@ def test_a_mirror_of_unknown_kind_is_not_told(entry: str, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GALD_MIRROR", f"http://127.0.0.1:9 {entry}")
     section = SimpleNamespace(seed=0, source=lambda name: load_spec(name).source)
-    for ask in (mirrors, lambda: datasets(section)):
+    for ask in (mirrors, lambda: datasets(section, SimpleNamespace(store="packed"))):
         with pytest.raises(ArchiveError, match=r"GALD_MIRROR holds a URL that is none of http") as caught:
             ask()
         assert "s3cr3t" not in str(caught.value)
@@ -164,6 +164,9 @@ def test_any_other_word_is_refused_once(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv("GALD_MIRROR", raising=False)
     monkeypatch.setenv("GALD_OFFLINE", "offf")
     section = SimpleNamespace(seed=0, source=lambda name: load_spec(name).source)
-    for ask in (lambda: download("full", "cityscapes", section), lambda: datasets(section)):
+    for ask in (
+        lambda: download("full", "cityscapes", section),
+        lambda: datasets(section, SimpleNamespace(store="packed")),
+    ):
         with pytest.raises(ArchiveError, match=r"^GALD_OFFLINE is 'offf'; set it to 1 .true, yes, on. or 0"):
             ask()

@@ -154,7 +154,7 @@ def test_rests_of_samples_no_longer_listed_are_removed(
 @pytest.mark.parametrize(
     ("moment", "after", "left"),
     [
-        ("gald.prepare.convert._png", 7, 8),
+        ("gald.prepare.convert.encode_mask", 7, 8),
         ("gald.prepare.journal.Journal.append", 7, 8),
         ("gald.prepare.run._sweep", 0, 0),
         ("gald.prepare.run.keep", 0, 0),
