@@ -157,12 +157,12 @@ def refuse_departures(run: Run, lines: Sequence[Line]) -> None:
     Raises
     ------
     ParamsError
-        It does, and every departure is named; or there are no params to know the paper's recipe from.
+        It does, and every departure is named; or nobody knows a recipe of the benchmark.
     """
     if run.params.train.strict and all(line.paper is None for line in lines):
         raise ParamsError(
-            f"{run.name}: train.strict is on, and there is no folder params with the paper's recipe to compare with; "
-            "train where it is, or set train.strict to false"
+            f"{run.name}: train.strict is on, and the paper's recipe of {run.dataset} is not known: add it to "
+            "gald/params/paper_recipes.yaml, or set train.strict to false"
         )
     departures = [f"{line.what}: {line.effective}, the paper: {line.paper}" for line in lines if line.departs]
     if run.params.train.strict and departures:
