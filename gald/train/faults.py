@@ -24,7 +24,9 @@ Loss = Callable[[SegmentorOutput], Losses]
 NOWHERE = "nothing the second time, so that the fault is not in the values but in how they are computed"
 
 
-def first_bad_layer(model: Segmentor, images: Tensor, loss: Loss) -> str | None:
+def first_bad_layer(
+    model: Segmentor, images: Tensor, loss: Loss, anywhere: Callable[[bool], bool] = bool
+) -> str | None:
     """Compute an iteration once more and name the first layer with a value that is not finite.
 
     Parameters
@@ -35,22 +37,25 @@ def first_bad_layer(model: Segmentor, images: Tensor, loss: Loss) -> str | None:
         float32 (N, 3, H, W).
     loss : callable
         Logits to losses, of which the total is differentiated.
+    anywhere : callable
+        Whether a condition holds in any of the processes that look together. Either all go backwards or none, since
+        synchronised norms wait for each other on that way too.
 
     Returns
     -------
     str or None
         What is not finite first: a parameter, the output of a layer, the loss, or a layer's gradient. None: nothing.
     """
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters():  # the same in every process
         if not parameter.isfinite().all():
             return f"the weights of {name}"
     found: list[str] = []
     with _watched_outputs(model, found):
         total = loss(model(images, with_aux=model.aux_head is not None, full_size=False)).total
-        if found:
-            return f"the output of {found[0]}"
-        if not math.isfinite(total.item()):
-            return "the loss itself, while every layer's output is finite"
+        of_loss = [] if math.isfinite(total.item()) else ["the loss itself, while every layer's output is finite"]
+        forwards = [*(f"the output of {name}" for name in found), *of_loss]
+        if anywhere(bool(forwards)):
+            return next(iter(forwards), None)
         for parameter in model.parameters():
             parameter.grad = None
         torch.autograd.backward(total)

@@ -372,19 +372,22 @@ def test_three_processes_learn_what_one_does_and_one_of_them_speaks(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["loss", "code"])
+@pytest.mark.parametrize(
+    ("fault", "precision"),
+    [("loss", "float32"), ("loss", "bf16"), ("loss", "fp16"), ("synchronised loss", "float32"), ("code", "float32")],
+)
 def test_of_three_processes_the_one_that_fails_says_why_and_only_it(
-    make_run: Callable[..., Run], start: Callable[..., Job], fault: str
+    make_run: Callable[..., Run], start: Callable[..., Job], fault: str, precision: str
 ) -> None:
-    run = make_run(train={**THREE, "max_iters": 100_000})
+    run = make_run(train={**THREE, "max_iters": 100_000, "precision": precision})
     Path("sitecustomize.py").write_text(FAULTS[fault])
     job = start(run, processes=3)
-    log = job.end()
+    log = job.end(100)
     assert job.agent.returncode != 0
     assert job.workers_left() == []
     spoken = [line for line in told(log) if "another process is gone" not in line]
-    if fault == "loss":
-        assert len(told(log)) == 1
+    if fault != "code":
+        assert len(told(log)) == 1, log
         assert re.match(r"process 2 of 3: gald train: iteration 4: the loss is inf .* on samples \S+, \S+; ", spoken[0])
         assert log.count("not finite first: the loss itself") == 1
         assert checkpoints(run) == []
@@ -418,6 +421,30 @@ if os.environ.get("RANK") == "1":
     loop.train_one_iteration = fail
 """,
 }
+# Norms that wait for each other forwards and backwards, as synchronised ones do, which torch has on GPUs only.
+FAULTS["synchronised loss"] = (
+    FAULTS["loss"]
+    + """
+if "RANK" in os.environ:
+    import torch
+    from gald.train import start
+    class Together(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, feature):
+            torch.distributed.all_reduce(torch.zeros(1))
+            return feature.clone()  # a ReLU changes it in place
+        @staticmethod
+        def backward(ctx, gradient):
+            torch.distributed.all_reduce(torch.zeros(1))
+            return gradient
+    def synchronised(model, world, params):
+        norms = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+        for norm in norms:
+            norm.register_forward_hook(lambda norm, given, found: Together.apply(found))
+        return model
+    start.synchronised = synchronised
+"""
+)
 
 
 class Fellows(World):
