@@ -18,6 +18,7 @@ from gald.memory import is_out_of_memory
 from gald.models import _recompute
 from gald.models.segmentor import Segmentor, SegmentorOutput
 from gald.params import TrainParams
+from gald.train.aside import AFRESH
 
 _COMPILERS = ("torch._dynamo", "torch._inductor")  # where errors of `torch.compile` are from
 Loss = Callable[[SegmentorOutput], Losses]
@@ -180,11 +181,12 @@ def told(error: Exception, iteration: int, model: Segmentor, params: TrainParams
         None where its traceback alone helps.
     """
     if is_out_of_memory(error):
-        return GaldError(f"memory ran out in iteration {iteration}: {what_to_lower(model, params, samples)}")
+        lower = what_to_lower(model, params, samples)
+        return GaldError(f"memory ran out in iteration {iteration}: {lower}; {AFRESH}")
     if params.compile and type(error).__module__.startswith(_COMPILERS):
         first = str(error).strip().partition("\n")[0]
         return GaldError(
-            f"torch.compile failed ({first}); set train.compile to false, or give the compiler what it needs"
+            f"torch.compile failed ({first}); set train.compile to false, or give the compiler what it needs; {AFRESH}"
         )
     return None
 

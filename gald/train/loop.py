@@ -17,6 +17,7 @@ from gald.losses import Losses, segmentation_loss, valid_weight
 from gald.models.segmentor import Segmentor
 from gald.params import TrainParams
 from gald.train import faults
+from gald.train.aside import AFRESH
 from gald.train.averaging import Average
 from gald.train.interval import Interval, IterationLosses
 from gald.train.loader import Batch, Samples, batches
@@ -254,7 +255,7 @@ def _diverged(
         f"{numbers.aux:.6g}), the gradient's norm {numbers.gradient_norm:.6g}, at learning rate {rate:.3g} on samples "
         f"{', '.join(batch.ids)}; not finite first: {next(iter(where), faults.NOWHERE)}. Checkpoints from before "
         "it stay. Lower train.learning_rate, raise train.warmup_iters or set train.clip_gradient_norm, if these "
-        "samples are in order"
+        f"samples are in order; {AFRESH}"
     )
     known = world.gathered((not math.isfinite(numbers.total), bool(where)))
     return error if world.rank == known.index(max(known)) else told_elsewhere(error)

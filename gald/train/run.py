@@ -20,7 +20,7 @@ from gald.datasets._reader import Store
 from gald.errors import GaldError, TrainingInterrupted
 from gald.memory import keep_freed_memory
 from gald.params import Run, TrainParams
-from gald.train import checkpoint, history, loop
+from gald.train import aside, checkpoint, history, loop
 from gald.train.faults import told
 from gald.train.loader import CachedSamples
 from gald.train.norms import training_mode
@@ -116,6 +116,7 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
         with _room_asked_for(run):
             publish(task, state, origins, recipe, world)
         checkpoint.clear(task.folder)
+        aside.forget(task.folder)
     world.share(None)  # nobody leaves before the files are there
 
 

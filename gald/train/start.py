@@ -13,7 +13,7 @@ from gald import provenance
 from gald.inference import channels_last
 from gald.models.segmentor import build_segmentor
 from gald.params import TrainParams
-from gald.train import checkpoint, history
+from gald.train import aside, checkpoint, history
 from gald.train.averaging import Average
 from gald.train.interval import Interval
 from gald.train.loop import State
@@ -86,6 +86,7 @@ def take_over(task: Task, state: State, world: World) -> list[dict[str, Any]]:
 
 
 def _fitting(task: Task, state: State) -> checkpoint.Checkpoint | None:
+    aside.settle(task.folder, task.identity)
     found = checkpoint.load(task.folder, task.identity)
     if found is not None and _shapes(found.tensors) != _shapes(tensors_of(state)):
         _LOG.warning(

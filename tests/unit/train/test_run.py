@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -327,9 +328,33 @@ def test_other_params_start_afresh_and_say_so(
             train(make_run())
     run = make_run(train=changed)
     train(run)
-    assert "was made with other params; starting afresh" in caplog.text
+    assert re.search(
+        r"none-seed0: its checkpoints were made with other params; they are kept as \S+none-seed0\.[0-9a-f]{8} until",
+        caplog.text,
+    )
     assert outcome(run)[0] == outcome(expected)[0]
     assert outcome(run)[2] == outcome(expected)[2]
+    assert not list(paths.checkpoint_dir(run.name).parent.glob("none-seed0*"))
+
+
+def test_params_that_return_go_on_from_their_checkpoints(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after an advice that did not help."""
+    caplog.set_level("INFO", "gald")
+    unbroken = make_run("mini/camvid/none-seed1")
+    train(unbroken)
+    for rate, iteration in ((0.05, 12), (0.02, 11)):
+        with monkeypatch.context() as patch:
+            stop_at(patch, iteration)
+            with pytest.raises(TrainingInterrupted):
+                train(make_run(train={"learning_rate": rate}))
+    run = make_run(train={"learning_rate": 0.05})
+    train(run)
+    assert "going on from iteration 12 of 30" in caplog.text
+    assert outcome(run)[0] == outcome(unbroken)[0]
+    assert outcome(run)[2:] == outcome(unbroken)[2:]
+    assert not list(paths.checkpoint_dir(run.name).parent.glob("none-seed0*"))
 
 
 def test_other_code_goes_on_and_is_recorded(
@@ -375,7 +400,9 @@ def test_a_loss_that_is_not_finite_is_named_and_the_last_good_state_kept(
 
     calls = iter(range(1, 100))
     monkeypatch.setattr(loop, "segmentation_loss", explode)
-    message = r"iteration 23: the loss is inf .* learning rate 0\.0\d+ on samples train/scene\d\d, .* Lower train\.l"
+    message = (
+        r"iteration 23: the loss is inf .* learning rate 0\.0\d+ on samples train/scene\d\d, .* Lower train\.l.*afresh"
+    )
     with pytest.raises(TrainingDiverged, match=message):
         train(run)
     assert sorted(path.name for path in paths.checkpoint_dir(run.name).glob("*.checkpoint")) == [
