@@ -19,8 +19,10 @@ from gald.models import _recompute
 from gald.models.segmentor import Segmentor, SegmentorOutput
 from gald.params import TrainParams
 from gald.train.aside import AFRESH
+from gald.train.planned import size
 
 _COMPILERS = ("torch._dynamo", "torch._inductor")  # where errors of `torch.compile` are from
+_LONE_VALUE = "Expected more than 1 value per channel"  # as torch says it
 Loss = Callable[[SegmentorOutput], Losses]
 NOWHERE = "nothing the second time, so that the fault is not in the values but in how they are computed"
 
@@ -183,6 +185,12 @@ def told(error: Exception, iteration: int, model: Segmentor, params: TrainParams
     if is_out_of_memory(error):
         lower = what_to_lower(model, params, samples)
         return GaldError(f"memory ran out in iteration {iteration}: {lower}; {AFRESH}")
+    if isinstance(error, ValueError) and _LONE_VALUE in str(error):
+        return GaldError(
+            f"batch norm sees a single value a channel, of {samples} crops of {size(params.crop_size)} pixels at once: "
+            "raise train.batch_size, lower train.micro_batches, enlarge train.crop_size, or set train.batch_norm to "
+            "'frozen' or, on several GPUs, 'sync'"
+        )
     if params.compile and type(error).__module__.startswith(_COMPILERS):
         first = str(error).strip().partition("\n")[0]
         return GaldError(
@@ -197,10 +205,10 @@ def what_to_lower(model: Segmentor, params: TrainParams, samples: int) -> str:
         steady, activations = memory_needed(model, params, samples)
         need = (
             f"it needs some {_gib(steady)} for weights, gradients and optimiser, and {_gib(activations)} for the "
-            f"features of {samples} crops of {params.crop_size[0]}x{params.crop_size[1]} pixels"
+            f"features of {samples} crops of {size(params.crop_size)} pixels"
         )
     except (RuntimeError, NotImplementedError, ValueError):  # a module that cannot be followed without numbers
-        need = f"its features of {samples} crops of {params.crop_size[0]}x{params.crop_size[1]} pixels do not fit"
+        need = f"its features of {samples} crops of {size(params.crop_size)} pixels do not fit"
     ways = [f"raise train.micro_batches (now {params.micro_batches})", "use more devices"]
     if params.precision == "float32" and params.device == "cuda":
         ways.append("set train.precision to bf16")

@@ -106,7 +106,7 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
         samples = CachedSamples(task.split, len(task.classes))
         with _room_asked_for(run):
             loop.train(state, samples, params, _hooks(task, state, origins, world, reason), world)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ValueError) as error:
         each = params.batch_size // (world.size * params.micro_batches)
         found = told(error, state.iteration + 1, state.model, params, each)
         if found is None:

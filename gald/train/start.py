@@ -17,7 +17,7 @@ from gald.train import aside, checkpoint, history
 from gald.train.averaging import Average
 from gald.train.interval import Interval
 from gald.train.loop import State
-from gald.train.norms import synchronised
+from gald.train.norms import refuse_lone_samples, synchronised
 from gald.train.optimiser import Optimiser
 from gald.train.parallel import World
 from gald.train.precision import Precision
@@ -32,6 +32,7 @@ def build_state(task: Task, world: World) -> State:
     model_params, params = task.run.params.model, task.run.params.train
     torch.manual_seed(params.seed)
     with world.together():
+        refuse_lone_samples(task.run.params, world)
         model = build_segmentor(model_params, len(task.classes)).to(world.device)
         model = synchronised(channels_last(model) if params.channels_last else model, world, params)
         if params.activation_checkpointing:

@@ -252,7 +252,7 @@ def _loop(
                 f"the trial of {run.name} was stopped after iteration {state.iteration} of {iterations}, because "
                 f"{reason() or 'it was told to'}; trials start anew each time"
             ) from stopped
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ValueError) as error:
         found = told(error, state.iteration + 1, state.model, params, params.batch_size // params.micro_batches)
         if found is None:
             raise

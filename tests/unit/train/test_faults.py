@@ -170,7 +170,20 @@ def test_out_of_memory_says_what_to_lower(
         GaldError,
         match=r"mini/camvid/none-seed0: memory ran out in iteration 3: it needs some 0\.0 GiB for weights, gradients "
         r"and optimiser, and 0\.0 GiB for the features of 2 crops of 32x48 pixels; raise train\.micro_batches "
-        r"\(now 2\), use more devices, or lower train\.crop_size or train\.batch_size$",
+        r"\(now 2\), use more devices, or lower train\.crop_size or train\.batch_size; with other params .* afresh",
+    ):
+        train(run)
+
+
+def test_a_single_value_that_a_norm_of_the_users_own_network_sees_is_said_without_a_traceback(
+    make_run: Callable[..., Run],
+) -> None:
+    """The double graph convolution halves small maps down to one position, which the params do not tell."""
+    run = make_run(model={"aggregation": {"name": "dual_gcn"}}, train={"batch_size": 1, "crop_size": [32, 32]})
+    with pytest.raises(
+        GaldError,
+        match=r"none-seed0: batch norm sees a single value a channel, of 1 crops of 32x32 pixels at once: raise "
+        r"train\.batch_size, .*'frozen'",
     ):
         train(run)
 

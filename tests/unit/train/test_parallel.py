@@ -23,9 +23,11 @@ import gald
 from gald import files, locking, paths
 from gald.datasets._reader import PreparedSplit
 from gald.errors import GaldError, RunBusy
+from gald.models.segmentor import build_segmentor
 from gald.params import Run
 from gald.train import history, parallel
 from gald.train import run as train_run
+from gald.train.norms import refuse_lone_samples
 from gald.train.parallel import World, joined
 from gald.train.run import train
 from gald.train.validation import Validation
@@ -321,6 +323,41 @@ def test_what_cannot_be_shared_is_said(make_run: Callable[..., Run], monkeypatch
     with joined(make_run().params.train) as world:
         assert (world.rank, world.size, world.first) == (0, 1, True)
         assert not torch.distributed.is_initialized()
+
+
+POOLED = [
+    ({"aggregation": {"name": "psp"}}, [32, 48], "the 1x1 bin of aggregation 'psp'"),
+    ({"aggregation": {"name": "aspp"}}, [32, 48], "the pooled image of aggregation 'aspp'"),
+    ({"distribution": {"name": "mask"}}, [60, 60], "the 1x1 mask of distribution 'mask'"),
+    ({"aggregation": {"name": "psp", "bins": [2, 3]}}, [32, 48], None),
+    ({"distribution": {"name": "mask"}}, [60, 124], None),
+    ({"aggregation": {"name": "non_local"}}, [32, 48], None),
+]
+
+
+@pytest.mark.filterwarnings("ignore:distribution mask")  # of small maps
+@pytest.mark.parametrize(("model", "crop_size", "what"), POOLED)
+def test_norms_that_would_see_one_value_are_refused_before_any_work_and_no_others_are(
+    model: dict[str, Any], crop_size: list[int], what: str | None, make_run: Callable[..., Run]
+) -> None:
+    backbone = {"name": "tiny", "width": 16, "stem_width": 8}
+    run = make_run(model={**model, "backbone": backbone}, train={"crop_size": crop_size})
+    network = build_segmentor(run.params.model, 4).train()
+    image = torch.zeros(1, 3, *crop_size)
+    for changes, processes, refused in (
+        ({}, 2, False), ({}, 4, True), ({"micro_batches": 2}, 2, True), ({"batch_norm": "frozen"}, 4, False),
+        ({"batch_norm": "sync"}, 4, False),
+    ):  # fmt: skip
+        params = run.params.model_copy(update={"train": run.params.train.model_copy(update=changes)})
+        if refused and what is not None:
+            with pytest.raises(GaldError, match=rf"each of {processes} processes one sample .* on {what}: start fewer"):
+                refuse_lone_samples(params, World(0, processes, torch.device("cpu")))
+            with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+                network(image, full_size=False)
+        else:
+            refuse_lone_samples(params, World(0, processes, torch.device("cpu")))
+    if what is None:
+        network(image, full_size=False)
 
 
 @pytest.mark.gpu
