@@ -30,7 +30,7 @@ from gald.train.recipe import Line, as_table, effective_recipe, refuse_departure
 from gald.train.start import build_state, keeper, take_over
 from gald.train.task import Task, stop_early, task_of
 from gald.train.validation import Validation, drop_other_bests
-from gald.train.voices import told_elsewhere
+from gald.train.voices import is_told_elsewhere, told_elsewhere
 from gald.watch import watched
 
 _LOG = logging.getLogger("gald.train")
@@ -86,7 +86,6 @@ def train(run: Run, *, store: Store = "auto") -> None:
 
 
 def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None]) -> None:
-    params = run.params.train
     with world.together():
         task = task_of(run, store, reason)
         task.split.check_store(partial(stop_early, reason))
@@ -102,6 +101,20 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
     origins = take_over(task, state, world)
     if world.first:
         follow.announce(run, task.identity, task.code, [origin["code"] for origin in origins])
+    with _failure_told(run, world):
+        _finish(task, state, origins, recipe, world, reason)
+
+
+def _finish(
+    task: Task,
+    state: loop.State,
+    origins: list[dict[str, Any]],
+    recipe: Sequence[Line],
+    world: World,
+    reason: Callable[[], str | None],
+) -> None:
+    """Train to the end, and leave what a finished training leaves."""
+    run, params = task.run, task.run.params.train
     try:
         samples = CachedSamples(task.split, len(task.classes))
         with _room_asked_for(run):
@@ -118,6 +131,19 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
         checkpoint.clear(task.folder)
         aside.forget(task.folder)
     world.share(None)  # nobody leaves before the files are there
+
+
+@contextmanager
+def _failure_told(run: Run, world: World) -> Iterator[None]:
+    """Leave word of a failure for the tracking store, to which a death or a stop would else look the same."""
+    try:
+        yield
+    except Exception as error:
+        lost = world.size > 1 and isinstance(error, RuntimeError) and lost_peer(error)
+        if not (lost or isinstance(error, TrainingInterrupted) or is_told_elsewhere(error)):
+            kind = "" if isinstance(error, GaldError) else f"{type(error).__name__}: "
+            follow.tell_failure(run.name, f"{kind}{error}")
+        raise
 
 
 def _check_alike(task: Task, world: World) -> None:
