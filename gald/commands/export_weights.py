@@ -36,14 +36,16 @@ def export_weights(run: Run, out: Path, *, best: bool = False) -> str:
     ModelError
         There are no best weights, or the weights cannot be loaded.
     GaldError
-        `out` is of another kind, or one of the run's own files.
+        `out` is of another kind, or lies where trainings keep their files.
     """
     if out.suffix != ".safetensors":
         raise GaldError(f"{out}: weights are written as .safetensors; name the file so")
     record = _record(run)
     source = paths.best_weights(run.name) if best else paths.weights(run.name)
-    if out.absolute() in (paths.best_weights(run.name).absolute(), paths.weights(run.name).absolute()):
-        raise GaldError(f"{out} is the run's own file; name another one")
+    if paths.is_of_runs(out):
+        raise GaldError(
+            f"{out} lies in {paths.RUNS}/ or {paths.STATE}/, whose files are trainings'; name another folder"
+        )
     promised = record.get("best" if best else "weights")
     if promised is None:
         raise ModelError(
