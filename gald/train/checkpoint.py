@@ -39,7 +39,8 @@ class Checkpoint:
     identity : dict
         What the state is of: digests of params and manifest. Other identities are never resumed.
     origins : list of dict
-        What made it, code and environment, oldest first. A change there is resumed with a warning and recorded.
+        What made it (code, environment, effective recipe), oldest first. A change there is resumed with a warning and
+        recorded.
     progress : dict
         Numbers that go on from here: the ``interval`` under way, the ``scale`` of fp16, the ``best`` validation.
     tensors : dict of dict of Tensor

@@ -151,6 +151,24 @@ def as_record(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return [asdict(line) for line in lines]
 
 
+def changed_since(record: Sequence[dict[str, Any]], earlier: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
+    """Name the properties that some earlier part of a training had otherwise, as on another number of devices.
+
+    Parameters
+    ----------
+    record : sequence of dict
+        Recipe as it is now, see `as_record`.
+    earlier : sequence of sequence of dict
+        Recipes of the earlier parts.
+    """
+    before = [{line["what"]: line["effective"] for line in lines} for lines in earlier]
+    return [
+        line["what"]
+        for line in record
+        if any(lines.get(line["what"], line["effective"]) != line["effective"] for lines in before)
+    ]
+
+
 def refuse_departures(run: Run, lines: Sequence[Line]) -> None:
     """In strict mode, refuse a training that departs from the paper's recipe.
 

@@ -98,7 +98,7 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
         refuse_departures(run, recipe)
     if world.first:  # not before: what was refused leaves the finished training as it is
         paths.run_json(run.name).unlink(missing_ok=True)  # it promises weights that are about to change
-    origins = take_over(task, state, world)
+    origins = take_over(task, state, world, recipe)
     if world.first:
         follow.announce(run, task.identity, task.code, [origin["code"] for origin in origins])
     with _failure_told(run, world):

@@ -158,6 +158,12 @@ def record(run: Run) -> dict[str, Any]:
     return found
 
 
+def changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
+    """What a resumed training marks as done otherwise before, with both."""
+    formerly = {line["what"]: line["effective"] for line in before}
+    return {line["what"]: (formerly[line["what"]], line["effective"]) for line in now if line["changed"]}
+
+
 def told(log: str) -> list[str]:
     """What processes say of how they ended; torchrun's own report left out."""
     return re.findall(r"^(?:process \d of \d: )?gald train: .*", log, re.MULTILINE)
@@ -298,8 +304,12 @@ def test_another_number_of_processes_goes_on_and_two_machines_do(
     assert 0 < stopped < 60
     train(run)
     assert record(run)["determinism"] == "seeded"
-    assert [origin["environment"]["processes"] for origin in record(run)["resumed_from"]] == [2]
-    assert record(run)["environment"]["processes"] == 1
+    (origin,) = record(run)["resumed_from"]
+    assert (origin["environment"]["processes"], record(run)["environment"]["processes"]) == (2, 1)
+    assert changes(origin["recipe"], record(run)["recipe"]) == {
+        "global batch": ("4 (2 x 2 x 1: devices, samples, micro-batches)", "4"),
+        "batch norm sees": ("2 samples", "4 samples"),
+    }
     assert lines(run)[-1]["iteration"] == 60
 
 

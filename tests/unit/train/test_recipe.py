@@ -345,7 +345,7 @@ def test_a_run_records_and_tells_its_recipe(make_run: Callable[..., Run], caplog
     assert by_name["global batch"]["effective"] == "4 (1 x 2 x 2: devices, samples, micro-batches)"
     assert by_name["batch norm sees"] == {
         "what": "batch norm sees", "planned": "4 samples", "effective": "2 samples", "paper": "8 samples",
-        "departs": True,
+        "departs": True, "changed": False,
     }  # fmt: skip
     assert by_name["samples seen"]["effective"] == "16"
     assert by_name["determinism"]["effective"] == "bitwise"

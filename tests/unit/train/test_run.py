@@ -28,6 +28,7 @@ from gald.prepare.pack import pack
 from gald.train import checkpoint, history, loop
 from gald.train import run as train_run
 from gald.train import start as start_of
+from gald.train.recipe import Line, effective_recipe
 from gald.train.run import train
 from tests.processes import wait_until
 from tests.unit.conftest import write_prepared
@@ -371,6 +372,36 @@ def test_other_code_goes_on_and_is_recorded(
     record = json.loads(paths.run_json(run.name).read_text())
     assert [origin["code"] for origin in record["resumed_from"]] == ["0" * 64]
     assert record["code"]["digest"] != "0" * 64
+    assert record["determinism"] == "seeded"
+
+
+def test_the_recipe_of_each_part_is_recorded_and_what_changed_is_marked(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on other devices, whose number decides what batch norm sees."""
+
+    def on_two(*given: Any) -> list[Line]:
+        return [
+            dataclasses.replace(line, effective="2 samples") if line.what == "batch norm sees" else line
+            for line in effective_recipe(*given)
+        ]
+
+    run = make_run()
+    for iteration, patched in ((12, True), (20, False)):
+        with monkeypatch.context() as patch:
+            stop_at(patch, iteration)
+            if patched:
+                patch.setattr(train_run, "effective_recipe", on_two)
+            with pytest.raises(TrainingInterrupted):
+                train(run)
+    train(run)
+    assert "on another machine (other from here on: batch norm sees); run.json says so" in caplog.text
+    record = json.loads(paths.run_json(run.name).read_text())
+    (origin,) = record["resumed_from"]
+    assert {line["what"]: line["effective"] for line in origin["recipe"]}["batch norm sees"] == "2 samples"
+    assert [(line["what"], line["effective"]) for line in record["recipe"] if line["changed"]] == [
+        ("batch norm sees", "4 samples")
+    ]
     assert record["determinism"] == "seeded"
 
 
