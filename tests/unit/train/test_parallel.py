@@ -313,6 +313,37 @@ def test_another_number_of_processes_goes_on_and_two_machines_do(
     assert lines(run)[-1]["iteration"] == 60
 
 
+@pytest.mark.slow
+def test_where_one_of_two_machines_is_lost_the_other_goes_on(
+    make_run: Callable[..., Run], start: Callable[..., Job]
+) -> None:
+    """As if its power failed: neither its agent nor its process says a word."""
+    run = make_run(train={**BREAKABLE, "max_iters": 300})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    waits = "last_call_timeout=15,keep_alive_interval=1,keep_alive_max_attempt=3"  # minutes in all by default
+    options = ("--nnodes=1:2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test",
+               f"--rdzv-conf={waits}", "--max-restarts=3")  # fmt: skip
+    survivor = start(run, processes=1, options=options, log="log0")
+    survivor.wait_for(lambda: listens(port))  # the first one keeps what the agents tell each other
+    lost = start(run, processes=1, options=options, log="log1")
+    survivor.wait_for(lambda: checkpoints(run))
+    for pid in (lost.agent.pid, *lost.workers().values()):
+        os.kill(pid, signal.SIGKILL)
+    log = survivor.end(150)
+    assert survivor.agent.returncode == 0, log
+    assert re.search(r"going on from iteration [1-9]\d* of 300", log), log
+    assert [origin["environment"]["processes"] for origin in record(run)["resumed_from"]] == [2], log
+    assert (record(run)["environment"]["processes"], record(run)["iterations"]) == (1, 300)
+    assert [line["iteration"] for line in lines(run)] == [*range(7, 300, 7), 300]
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_what_cannot_be_shared_is_said(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "1")
