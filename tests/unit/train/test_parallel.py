@@ -317,7 +317,7 @@ def test_another_number_of_processes_goes_on_and_two_machines_do(
 def test_where_one_of_two_machines_is_lost_the_other_goes_on(
     make_run: Callable[..., Run], start: Callable[..., Job]
 ) -> None:
-    """As if its power failed: neither its agent nor its process says a word."""
+    """Killed whole: neither its agent nor its process says a word."""
     run = make_run(train={**BREAKABLE, "max_iters": 300})
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
