@@ -66,6 +66,14 @@ class World:
         """Whether any process says so."""
         return flag if self.size == 1 else bool(self.total(torch.tensor(float(flag), device=self.device)).item())
 
+    def largest(self, value: float) -> float:
+        """Largest of the values of all processes."""
+        if self.size == 1:
+            return value
+        boxed = torch.tensor(value, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(boxed, distributed.ReduceOp.MAX)
+        return float(boxed.item())
+
     def share(self, value: Any) -> Any:
         """Hand a value of the first process to all; what the others pass does not count."""
         if self.size == 1:

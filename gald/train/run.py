@@ -28,7 +28,7 @@ from gald.train.parallel import World, joined, lost_peer, peer_lost, processes
 from gald.train.publish import publish
 from gald.train.recipe import Line, as_table, effective_recipe, refuse_departures
 from gald.train.start import build_state, keeper, take_over
-from gald.train.task import Task, stop_early, task_of
+from gald.train.task import Task, stop_early, task_of, waiting_advice
 from gald.train.validation import Validation, drop_other_bests
 from gald.train.voices import is_told_elsewhere, told_elsewhere
 from gald.watch import watched
@@ -36,7 +36,6 @@ from gald.watch import watched
 _LOG = logging.getLogger("gald.train")
 _PATIENCE_S = 20.0  # of a process that was told to stop and may wait for one that is gone
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_WAITS_MUCH = 0.2
 _SETTLED_S = 20.0
 
 
@@ -199,9 +198,10 @@ def _hooks(
         if world.first:
             history.append(task.growing_history, line)
             # Not of the first intervals, in which the system's cache and ours are still empty.
-            if line["data_wait"] > _WAITS_MUCH and not warned and time.monotonic() - began > _SETTLED_S:
+            advice = waiting_advice(line["data_wait"], task)
+            if advice and not warned and time.monotonic() - began > _SETTLED_S:
                 warned.append(True)
-                _LOG.warning("%s: %s", task.run.name, _waiting(line["data_wait"], task))
+                _LOG.warning("%s: %s", task.run.name, advice)
 
     def validate(state: loop.State) -> dict[str, float]:
         if validation is None:
@@ -234,14 +234,6 @@ def _tell(run: Run, recipe: Sequence[Line], world: World) -> None:
         return
     departures = sum(line.departs for line in recipe)
     _LOG.info("%s: the recipe, %d departures from the paper's marked !\n%s", run.name, departures, as_table(recipe))
-
-
-def _waiting(share: float, task: Task) -> str:
-    params = task.run.params.train
-    ways = [f"raise train.workers (now {params.workers})"]
-    if not task.split.packed:
-        ways.insert(0, f"run `gald pack {task.run.params.edition}/{task.run.dataset}`")
-    return f"{100 * share:.0f} % of the time goes by in waiting for images; {', or '.join(ways)}"
 
 
 def _one_choice_of_kernels() -> AbstractContextManager[None]:
