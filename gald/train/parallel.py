@@ -126,9 +126,10 @@ class World:
 
     def accumulating(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Context of a micro-batch: gradients travel with the last one only."""
-        if last or not isinstance(network, nn.parallel.DistributedDataParallel):
+        wrapped = getattr(network, "_orig_mod", network)  # where torch.compile keeps what it compiles
+        if last or not isinstance(wrapped, nn.parallel.DistributedDataParallel):
             return nullcontext()
-        return network.no_sync()
+        return wrapped.no_sync()
 
 
 def processes() -> int:

@@ -51,6 +51,7 @@ def planned(run: RunParams, samples: int | None) -> Iterator[tuple[str, str]]:
     source = run.model.backbone.options.get("pretrained", "none")
     yield "pretrained", "none" if source == "none" else f"from {source}"
     yield "precision", params.precision
+    yield "compiled", "by torch.compile" if params.compile else "no"
     yield "scored by", _protocol(run.evaluate)
 
 

@@ -62,14 +62,14 @@ def effective_recipe(run: Run, model: Segmentor, samples: int, world: World) -> 
     effective = dict(_effective(run.params, model, world))
     lines = []
     for what, text in planned(run.params, samples):
-        line = Line(what, text, effective.get(what, text), None if what in _DERIVED else theirs.get(what))
+        line = Line(what, text, effective.get(what, text), None if what in _TOLD_ALONE else theirs.get(what))
         lines.append(replace(line, departs=paper is not None and _departs(line, run.params.train, paper.train, world)))
     params = run.params.train
     return [*lines, Line("determinism", params.determinism, reached(params))]
 
 
-_DERIVED = ("epochs", "samples seen")
-"""What follows from other lines and from the benchmark, so that it is told but not compared."""
+_TOLD_ALONE = ("epochs", "samples seen", "compiled")
+"""What follows from other lines and from the benchmark, or is a matter of rounding: told, but not compared."""
 
 
 def _departs(line: Line, ours: TrainParams, paper: TrainParams, world: World) -> bool:
@@ -144,6 +144,19 @@ def as_table(lines: Sequence[Line]) -> str:
 
 def _verdict(line: Line) -> str:
     return "" if line.paper is None else f"!  {line.paper}" if line.departs else "same"
+
+
+def in_short(lines: Sequence[Line]) -> str:
+    """Spell the heart of a recipe in a line; what was planned stands beside what happens where it is another."""
+    said = {line.what: line.effective for line in lines}
+    said |= {
+        line.what: f"{line.effective} (planned: {line.planned})" for line in lines if line.planned != line.effective
+    }
+    return (
+        "batches of {global batch}, batch norm sees {batch norm sees}, learning rate {learning rate}, {iterations} "
+        "iterations ({epochs} epochs), crop {crop}, {precision}, compiled: {compiled}, pretrained: {pretrained}, "
+        "{determinism}".format(**said)
+    )
 
 
 def as_record(lines: Sequence[Line]) -> list[dict[str, Any]]:

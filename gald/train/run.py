@@ -26,7 +26,7 @@ from gald.train.loader import CachedSamples
 from gald.train.norms import training_mode
 from gald.train.parallel import World, joined, lost_peer, peer_lost, processes
 from gald.train.publish import publish
-from gald.train.recipe import Line, as_table, effective_recipe, refuse_departures
+from gald.train.recipe import Line, as_table, effective_recipe, in_short, refuse_departures
 from gald.train.start import build_state, keeper, take_over
 from gald.train.task import Task, stop_early, task_of, waiting_advice
 from gald.train.validation import Validation, drop_other_bests
@@ -223,14 +223,7 @@ def _tell(run: Run, recipe: Sequence[Line], world: World) -> None:
     if not world.first:
         return
     if run.params.edition == "mini":
-        short = {line.what: line.effective for line in recipe}
-        _LOG.info(
-            "%s: batches of %s, batch norm sees %s, learning rate %s, %s iterations (%s epochs), crop %s, %s, "
-            "pretrained: %s, %s",
-            run.name,
-            *(short[key] for key in ("global batch", "batch norm sees", "learning rate", "iterations", "epochs")),
-            *(short[key] for key in ("crop", "precision", "pretrained", "determinism")),
-        )
+        _LOG.info("%s: %s", run.name, in_short(recipe))
         return
     departures = sum(line.departs for line in recipe)
     _LOG.info("%s: the recipe, %d departures from the paper's marked !\n%s", run.name, departures, as_table(recipe))

@@ -174,6 +174,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, str]]] = [
         {"loss": "OHEM, threshold 0.7, at least 100000 pixels of the 2 samples that a device sees at once"},
     ),
     ({"threads": 4, "workers": 2, "channels_last": False, "log_every": 7, "activation_checkpointing": True}, {}),
+    ({"compile": True}, {}),
 ]
 
 
@@ -351,7 +352,8 @@ def test_a_run_records_and_tells_its_recipe(make_run: Callable[..., Run], caplog
     assert by_name["determinism"]["effective"] == "bitwise"
     told = [message for message in caplog.messages if "batches of 4 (1 x 2 x 2" in message]
     assert len(told) == 1
-    assert "batch norm sees 2 samples" in told[0]
+    assert "micro-batches) (planned: 4), batch norm sees 2 samples (planned: 4 samples), learning rate 0.05" in told[0]
+    assert "float32, compiled: no, pretrained: none, bitwise" in told[0]
     first = next(index for index, message in enumerate(caplog.messages) if "training 4 iterations" in message)
     assert caplog.messages.index(told[0]) < first
 
