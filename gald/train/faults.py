@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from gald.errors import GaldError
 from gald.losses import Losses
-from gald.memory import is_out_of_memory
+from gald.memory import give_back, is_out_of_memory
 from gald.models import _recompute
 from gald.models.segmentor import Segmentor, SegmentorOutput
 from gald.params import TrainParams
@@ -183,6 +184,10 @@ def told(error: Exception, iteration: int, model: Segmentor, params: TrainParams
         None where its traceback alone helps.
     """
     if is_out_of_memory(error):
+        traceback.clear_frames(
+            error.__traceback__
+        )  # which hold the step's tensors, in whose place the estimate is made
+        give_back()
         lower = what_to_lower(model, params, samples)
         return GaldError(f"memory ran out in iteration {iteration}: {lower}; {AFRESH}")
     if isinstance(error, ValueError) and _LONE_VALUE in str(error):
@@ -207,7 +212,7 @@ def what_to_lower(model: Segmentor, params: TrainParams, samples: int) -> str:
             f"it needs some {_gib(steady)} for weights, gradients and optimiser, and {_gib(activations)} for the "
             f"features of {samples} crops of {size(params.crop_size)} pixels"
         )
-    except (RuntimeError, NotImplementedError, ValueError):  # a module that cannot be followed without numbers
+    except Exception:  # a module that cannot be followed without numbers, or no memory even for that: it was no advice
         need = f"its features of {samples} crops of {size(params.crop_size)} pixels do not fit"
     ways = [f"raise train.micro_batches (now {params.micro_batches})", "use more devices"]
     if params.precision == "float32" and params.device == "cuda":

@@ -15,8 +15,8 @@ from gald.models import _recompute
 from gald.models.released import NETS
 from gald.models.segmentor import Segmentor, build_segmentor
 from gald.params import ModelParams, Run
-from gald.train import loop
-from gald.train.faults import first_bad_layer, memory_needed, what_to_lower
+from gald.train import faults, loop
+from gald.train.faults import first_bad_layer, memory_needed, told, what_to_lower
 from gald.train.recompute import recompute_blocks
 from gald.train.run import train
 
@@ -200,6 +200,17 @@ def test_an_estimate_that_fails_does_not_hide_that_memory_ran_out(model: Segment
     text = what_to_lower(model, run.params.train, 4)
     assert text.startswith("its features of 4 crops of 32x48 pixels do not fit; raise train.micro_batches (now 1)")
     assert "set train.activation_checkpointing to true" in text
+
+
+def test_an_estimate_for_which_no_memory_is_left_does_not_hide_it_either(
+    model: Segmentor, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(faults, "memory_needed", fail)
+    error = told(RuntimeError("can't allocate memory: x"), 7, model, run.params.train, 4)
+    assert str(error).startswith("memory ran out in iteration 7: its features of 4 crops of 32x48 pixels do not fit; ")
 
 
 def test_synchronised_norms_are_estimated_like_others(

@@ -313,6 +313,35 @@ def test_another_number_of_processes_goes_on_and_two_machines_do(
     assert lines(run)[-1]["iteration"] == 60
 
 
+SLOW_READER = """
+import os, time
+if os.environ.get("RANK") == "1":
+    from gald.train.loader import CachedSamples
+    read = CachedSamples.__getitem__
+    def slowly(samples, index):
+        time.sleep(0.1)
+        return read(samples, index)
+    CachedSamples.__getitem__ = slowly
+"""
+
+
+@pytest.mark.slow
+def test_processes_stop_early_together_and_tell_of_the_one_that_waits(
+    make_run: Callable[..., Run], start: Callable[..., Job]
+) -> None:
+    """At a rate at which nothing is learnt, so that no validation is better than the first one."""
+    patience = {"every": 2, "split": "test", "samples": 4, "patience": 2}
+    run = make_run(train={**RECIPE, "learning_rate": 1e-12, "log_every": 2, "validation": patience}, model=NO_DROPOUT)
+    Path("sitecustomize.py").write_text(SLOW_READER)
+    job = start(run)
+    log = job.end(100)
+    assert job.agent.returncode == 0, log
+    assert (record(run)["iterations"], record(run)["stopped_early"]) == (6, True)
+    assert record(run)["best"]["iteration"] == 2
+    assert [line["iteration"] for line in lines(run)] == [2, 4, 6]
+    assert min(line["data_wait"] for line in history.read(paths.history(run.name))) > 0.5, "of process 1, which waits"
+
+
 @pytest.mark.slow
 def test_where_one_of_two_machines_is_lost_the_other_goes_on(
     make_run: Callable[..., Run], start: Callable[..., Job]
