@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ class Card:
         Where it runs.
     began : float
         Seconds since the epoch; tells a card from the next one of the same run.
+    failed : str or None
+        What the training says that it failed with. None: it goes on, was stopped, or died without a word.
     """
 
     run: str
@@ -84,6 +87,7 @@ class Card:
     commit: str
     host: str
     began: float
+    failed: str | None = None
 
 
 def announce(run: Run, identity: Mapping[str, str], code: Mapping[str, Any], codes: Sequence[str]) -> None:
@@ -127,22 +131,53 @@ def cards() -> Iterator[Card]:
     """Cards of trainings whose end the store was not told of yet; what cannot be read is passed over."""
     root = paths.live_card("x").parent
     for path in sorted(root.rglob("*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            origin = content.pop("origin")
-            yield Card(origin=Origin(origin["params"], origin["data"], tuple(origin["codes"])), **content)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
+        card = _read(path)
+        if card is not None:
+            yield card
+
+
+def current(card: Card) -> Card:
+    """Card as it lies there by now, with what its training has failed with since; itself if it is gone or another's."""
+    found = _read(paths.live_card(card.run))
+    return card if found is None or found.began != card.began else found
+
+
+def tell_failure(run: str, message: str) -> None:
+    """Write into a run's card what its training failed with; raises nothing.
+
+    Parameters
+    ----------
+    run : str
+        Its lock must be held by a process of the training.
+    message : str
+        What the user is told.
+    """
+    if not is_on():
+        return
+    try:
+        card = _read(paths.live_card(run))
+        if card is not None:
+            _write(dataclasses.replace(card, failed=message))
+    except OSError as error:  # as in `announce`
+        _LOG.warning("%s: the tracking store will show it as interrupted (%s)", run, error)
 
 
 def withdraw(card: Card) -> None:
     """Remove a card, unless its run has left a newer one since."""
     path = paths.live_card(card.run)
-    try:
-        if json.loads(path.read_text(encoding="utf-8"))["began"] == card.began:
+    found = _read(path)
+    if found is not None and found.began == card.began:
+        with suppress(OSError):
             path.unlink()
-    except (OSError, ValueError, KeyError, TypeError):
-        return
+
+
+def _read(path: Path) -> Card | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        origin = content.pop("origin")
+        return Card(origin=Origin(origin["params"], origin["data"], tuple(origin["codes"])), **content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _write(card: Card) -> None:

@@ -40,6 +40,13 @@ def keep_freed_memory() -> bool:
     return all(mallopt(option, value) == 1 for option, value in settings)
 
 
+def give_back() -> None:
+    """Return freed memory to the system after all: where its peak is looked at, or where there is no other left."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)
+
+
 def free_bytes() -> int | None:
     """Memory that the system can still give to this process; None where it does not say.
 

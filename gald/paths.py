@@ -12,6 +12,7 @@ from pathlib import Path
 
 PARAMS = Path("params")
 STATE = Path(".gald")
+RUNS = Path("runs")
 DATA_ROOT = Path(os.environ.get("GALD_DATA") or "data").expanduser()
 """Raw, prepared and packed data; the environment variable moves them to another disk."""
 
@@ -63,7 +64,13 @@ def objects(edition: str, dataset: str) -> Path:
 
 def run_dir(run: str) -> Path:
     """Folder of one trained run."""
-    return Path("runs") / run
+    return RUNS / run
+
+
+def is_of_runs(path: Path) -> bool:
+    """Whether a path lies where trainings keep what is theirs; folders that are links are followed, as writing does."""
+    real = path.parent.resolve() / path.name
+    return any(real.is_relative_to(folder.resolve()) for folder in (RUNS, STATE))
 
 
 def run_json(run: str) -> Path:

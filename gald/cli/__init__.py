@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gald import __version__, plugins, watch
+from gald import __version__, paths, plugins, watch
 from gald.cli import data, measuring, networks, runs
 from gald.cli._verb import Action
 from gald.errors import GaldError, ParamsError, TrainingInterrupted
@@ -20,6 +20,7 @@ from gald.errors import GaldError, ParamsError, TrainingInterrupted
 LOGGER = logging.getLogger("gald")
 _SIGPIPE = 128 + 13  # what a shell shows of a program that the signal ended
 _PACKAGE = Path(__file__).parents[1]
+_LOG = "also write the messages to this file, with times; behind torchrun as --log-file"
 _EPILOG = """\
 `snakemake --cores all` calls download to track for all runs of a suite; each
 can be called alone. A SUITE is a file of params/suites; a RUN is one of those
@@ -54,7 +55,8 @@ def _parser_and_verbs() -> tuple[argparse.ArgumentParser, list[str]]:
         names.append(name)
         one = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         one.set_defaults(action=action)
-        one.add_argument("--log", type=Path, metavar="FILE", help="also write the messages to this file, with times")
+        # torchrun reads what stands behind the program too, and takes --log for a beginning of its own options.
+        one.add_argument("--log", "--log-file", type=Path, metavar="FILE", help=_LOG)
         return one
 
     for group in (data, runs, networks, measuring):
@@ -75,7 +77,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 @contextmanager
-def _messages(log: Path | None) -> Iterator[None]:
+def _messages(log: Path | None, mode: str) -> Iterator[None]:
     """Send the package's messages to the terminal, and to a file if one is named, for the length of the block."""
     console = logging.StreamHandler(sys.stderr)
     console.setFormatter(logging.Formatter("%(message)s"))
@@ -88,7 +90,7 @@ def _messages(log: Path | None) -> Iterator[None]:
     try:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(log, mode="w")
+            file = logging.FileHandler(log, mode=mode)
             file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             handlers.append(file)
             LOGGER.addHandler(file)
@@ -99,6 +101,12 @@ def _messages(log: Path | None) -> Iterator[None]:
         for handler in handlers:
             LOGGER.removeHandler(handler)
             handler.close()
+
+
+def _log_mode(args: argparse.Namespace) -> str:
+    """How to open the log: what is left of it by the attempt before this one, or by the first process, stays."""
+    again = args.verb == "train" and not paths.run_json(args.run).exists()
+    return "a" if again or os.environ.get("RANK", "0") != "0" else "w"
 
 
 def _spell_warning(
@@ -114,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb; return the exit status: 0 done, 1 failed, 2 refused params, 75 stopped and resumable."""
     args = _parse(sys.argv[1:] if argv is None else argv)
     try:
-        with _messages(args.log):
+        with _messages(args.log, _log_mode(args)):
             return _status(args)
     except OSError as error:  # the log cannot be written
         return _fail(args.verb, error, 1)

@@ -52,6 +52,9 @@ def _add_questions(one: argparse.ArgumentParser) -> None:
     other = one.add_argument_group("other questions", "beside what the tables ask; the run's own scores stay")
     other.add_argument("--protocol", metavar="NAME", help="of params/protocols.yaml, for example multi_scale")
     other.add_argument("--split", metavar="NAME", help="instead of the one that the params name; it may be unlabelled")
+    other.add_argument(
+        "--best", action="store_true", help="the weights that validated best; not on the split that chose them"
+    )
     other.add_argument("--images", type=Path, metavar="FOLDER", help="images without a truth, instead of a split")
     other.add_argument("--save-predictions", type=Path, metavar="FOLDER", help="keep every mask, as ids and as colours")
     other.add_argument("--submission", type=Path, metavar="ZIP", help="write what the benchmark's test server takes")
@@ -133,10 +136,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     of_several()
     run = _run(args.run, args.digest, evaluate=True)
     asked = (args.protocol, args.split, args.images, args.save_predictions, args.submission, args.out)
-    if any(one is not None for one in asked):
+    if args.best or any(one is not None for one in asked):
         from gald.commands.evaluation import Question, evaluate_otherwise
 
-        sys.stdout.write(evaluate_otherwise(run, Question(*asked), store=_store()))
+        sys.stdout.write(evaluate_otherwise(run, Question(*asked, best=args.best), store=_store()))
         return
     from gald.evaluate.run import evaluate
 
@@ -146,8 +149,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _score_predictions(args: argparse.Namespace) -> None:
     """Score masks of any origin."""
-    for name in ("protocol", "images", "save_predictions", "submission"):
-        if getattr(args, name) is not None:
+    for name in ("protocol", "best", "images", "save_predictions", "submission"):
+        if getattr(args, name) not in (None, False):
             raise ParamsError(
                 f"--{name.replace('_', '-')} is about a network, and --predictions has none; leave it out"
             )

@@ -19,6 +19,7 @@ from gald import files, locking, paths, provenance
 from gald.commands._evaluation_images import Photographs
 from gald.commands._evaluation_masks import KeptMasks, MaskFolder, SubmissionArchive
 from gald.commands._targets import check_file, check_folder
+from gald.commands.export_weights import best_weights
 from gald.datasets import load_spec
 from gald.datasets._objects import read_edges
 from gald.datasets._reader import PreparedSplit, Store
@@ -55,6 +56,8 @@ class Question:
         Zip for the benchmark's test server.
     out : Path or None
         JSON file for protocol and scores.
+    best : bool
+        The weights that validated best, on a split that did not choose them, instead of the last ones.
     """
 
     protocol: str | None = None
@@ -63,6 +66,7 @@ class Question:
     masks: Path | None = None
     submission: Path | None = None
     out: Path | None = None
+    best: bool = False
 
 
 def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -> str:
@@ -93,7 +97,8 @@ def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -
     params, shared = _asked(run, question), place()
     folder = paths.prepared(run.params.edition, run.dataset)
     split = PreparedSplit(folder, [params.split], store=store, source=run.params.source)
-    checked_record(run, split.manifest_sha256)
+    record = checked_record(run, split.manifest_sha256)
+    weights = best_weights(run, record) if question.best else None
     photographs = None if question.images is None else Photographs(question.images)
     images: Images = photographs or split
     labelled = photographs is None and split.labelled
@@ -102,10 +107,11 @@ def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -
     layout = Layout(len(split.manifest["classes"]), edges)
     writers = _writers(question, load_spec(run.dataset, run.params.source), images.ids)
     content = split.manifest_sha256 if photographs is None else photographs.digest()
-    made_of = files.digest([identity(run, params, content, layout), bool(writers)])
+    made_of = files.digest([identity(run, params, content, layout), bool(writers), question.best])
     everything, found = range(len(images.ids)), None
     with torch_threads(params.threads), _under_way(run, made_of, layout, shared) as journal:
-        predictor, kept = Predictor(run, params, split.manifest["classes"], shared.local), KeptMasks(journal.folder)
+        predictor = Predictor(run, params, split.manifest["classes"], shared.local, weights)
+        kept = KeptMasks(journal.folder)
         keep = kept.keep if writers else _keep_nothing
         count_images(run.name, images, predictor, journal, layout, shared, keep)
         if shared.rank:
@@ -115,6 +121,7 @@ def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -
             writer.write(kept.masks(images.ids))
         if labelled:
             found = _found(run, params, split, CountTable.of(tuple(split.ids), layout, journal.counts(everything)))
+            found |= _best(run, record) if question.best else {}
         if found is not None and question.out is not None:
             files.write_json(question.out, found)
         journal.remove()
@@ -159,9 +166,19 @@ def _found(run: Run, params: EvaluateParams, split: PreparedSplit, table: CountT
     }
 
 
+def _best(run: Run, record: dict[str, Any]) -> dict[str, Any]:
+    """Say which weights these are; the tables and reports show the last ones alone."""
+    best = {key: record["best"][key] for key in ("iteration", "sha256")}
+    return {"best": best | {"chosen_on": run.params.train.validation.split}}
+
+
 def describe(found: dict[str, Any]) -> str:
     """Spell scores under their protocol, a line each."""
     lines = [f"{found['protocol']['text']}; {found['images']} images", ""]
+    if "best" in found:
+        lines[1:1] = [
+            "weights of iteration {iteration}, the best on {chosen_on}, not the last ones".format(**found["best"])
+        ]
     lines += [f"{title.removesuffix(' (%)'):<48} {percent(found['scores'][name])}" for name, title in SCORES.items()]
     lines += ["", *(f"{row['name']:<48} {percent(row['iou'])}" for row in found["per_class"] if row["iou"] is not None)]
     if found["absent"]:
@@ -178,6 +195,11 @@ def _asked(run: Run, question: Question) -> EvaluateParams:
         if question.images is not None:
             raise ParamsError("--split and --images name two sources; give one")
         params = params.model_copy(update={"split": question.split})
+    if question.best and question.images is None and params.split == run.params.train.validation.split:
+        raise ParamsError(
+            f"--best: {run.name} chose its best weights on {params.split!r}, whose scores would flatter them; give "
+            "another --split"
+        )
     return params.model_copy(update={"gallery": 0})
 
 

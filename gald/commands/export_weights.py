@@ -36,29 +36,43 @@ def export_weights(run: Run, out: Path, *, best: bool = False) -> str:
     ModelError
         There are no best weights, or the weights cannot be loaded.
     GaldError
-        `out` is of another kind, or one of the run's own files.
+        `out` is of another kind, or lies where trainings keep their files.
     """
     if out.suffix != ".safetensors":
         raise GaldError(f"{out}: weights are written as .safetensors; name the file so")
     record = _record(run)
-    source = paths.best_weights(run.name) if best else paths.weights(run.name)
-    if out.absolute() in (paths.best_weights(run.name).absolute(), paths.weights(run.name).absolute()):
-        raise GaldError(f"{out} is the run's own file; name another one")
-    promised = record.get("best" if best else "weights")
+    if paths.is_of_runs(out):
+        raise GaldError(
+            f"{out} lies in {paths.RUNS}/ or {paths.STATE}/, whose files are trainings'; name another folder"
+        )
+    source = best_weights(run, record) if best else _checked(paths.weights(run.name), record["weights"]["sha256"], run)
+    model = weights.load(source)
+    files.write_bytes(out, source.read_bytes())
+    which = "the best validated weights" if best else "the last weights"
+    at = record["best"]["iteration"] if best else record["iterations"]
+    return (
+        f"{out}: {which} of {run.name}, after {at} iterations, {model.num_classes} classes; in Python: "
+        f"gald.load({str(out)!r})\n"
+    )
+
+
+def best_weights(run: Run, record: dict[str, Any]) -> Path:
+    """Find the weights that validated best, once they are known to be what run.json promises.
+
+    Raises
+    ------
+    ModelError
+        The run was not validated on the way.
+    StaleMetrics
+        They are missing or others.
+    """
+    promised = record.get("best")
     if promised is None:
         raise ModelError(
             f"{run.name} has no best weights, since it was not validated on the way; set train.validation.every and "
             "train it again, or leave out --best"
         )
-    content = _checked(source, promised["sha256"], run)
-    model = weights.load(source)
-    files.write_bytes(out, content)
-    which = "the best validated weights" if best else "the last weights"
-    at = promised["iteration"] if best else record["iterations"]
-    return (
-        f"{out}: {which} of {run.name}, after {at} iterations, {model.num_classes} classes; in Python: "
-        f"gald.load({str(out)!r})\n"
-    )
+    return _checked(paths.best_weights(run.name), promised["sha256"], run)
 
 
 def _record(run: Run) -> dict[str, Any]:
@@ -76,7 +90,14 @@ def _record(run: Run) -> dict[str, Any]:
     return record
 
 
-def _checked(file: Path, promised: str, run: Run) -> bytes:
+def _checked(file: Path, promised: str, run: Run) -> Path:
+    """Hold a weights file against the digest that run.json promises.
+
+    Raises
+    ------
+    StaleMetrics
+        It is missing or another.
+    """
     if not file.exists():
         raise StaleMetrics(f"{file} is missing: run `gald train {run.name}` again")
     found = files.sha256(file)
@@ -85,4 +106,4 @@ def _checked(file: Path, promised: str, run: Run) -> bytes:
             f"{file} is not what {paths.run_json(run.name)} promises (sha256 {found}, expected {promised}): run "
             f"`gald train {run.name}` again"
         )
-    return file.read_bytes()
+    return file

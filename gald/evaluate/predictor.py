@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ class Predictor:
         Of the benchmark; the weights must be of the same.
     place : int
         Which GPU of this machine, where the run's device is one.
+    file : Path, optional
+        Other weights of the run than the last ones.
 
     Raises
     ------
@@ -40,7 +43,9 @@ class Predictor:
         The weights are damaged or of other classes, or there is no such GPU.
     """
 
-    def __init__(self, run: Run, params: EvaluateParams, classes: list[str], place: int = 0) -> None:
+    def __init__(
+        self, run: Run, params: EvaluateParams, classes: list[str], place: int = 0, file: Path | None = None
+    ) -> None:
         device = run.params.train.device
         if device == "cuda" and place >= torch.cuda.device_count():
             raise ModelError(
@@ -48,7 +53,8 @@ class Predictor:
                 f"{torch.cuda.device_count()} of them; choose a suite with device 'cpu', or start fewer processes"
             )
         self.params = params
-        self.model = channels_last(weights.load(paths.weights(run.name), classes=classes).to(_device(device, place)))
+        source = file or paths.weights(run.name)
+        self.model = channels_last(weights.load(source, classes=classes).to(_device(device, place)))
         self._folded = for_prediction(self.model)
         self._output_stride = int(run.params.model.backbone.options["output_stride"])
 

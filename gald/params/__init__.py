@@ -8,7 +8,7 @@ is validated once and written out beside the run.
 from gald.params._merge import Layer, Merged, read_yaml
 from gald.params._paper import paper_params
 from gald.params._protocols import load_protocol
-from gald.params._run_params import RunParams
+from gald.params._run_params import RunParams, one_value_of_a_sample
 from gald.params._runs import Run
 from gald.params._scores import COSTS, SCORES, WIDTHS
 from gald.params._sections import (
@@ -72,6 +72,7 @@ __all__ = [
     "load_protocol",
     "load_suite",
     "load_table",
+    "one_value_of_a_sample",
     "paper_params",
     "read_yaml",
     "suite_names",

@@ -1,48 +1,39 @@
-"""The paper's recipe of a benchmark, which every training says how far it departs from."""
+"""The paper's recipe of a benchmark, which every training says how far it departs from.
+
+It lies inside the package, since the folder params is what a user edits: a reference that is read from there would
+follow every edit, and nothing would ever depart.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
-from gald import paths
-from gald.params._merge import Merged
-from gald.params._protocols import resolve_protocol
+from gald.params._merge import Merged, read_yaml
 from gald.params._run_params import RunParams
-from gald.params._suites import data_params, with_dataset
+from gald.params._suites import with_dataset
 from gald.params._validate import validated
 
-PAPER = "paper"
-"""Entry of recipes.yaml that holds what the authors, or else the literature, train with."""
+RECIPES = Path(__file__).with_name("paper_recipes.yaml")
+"""What the authors, or else the literature, train with; complete, each value with its source."""
 
 
-def paper_params(dataset: str, root: Path = paths.PARAMS) -> RunParams | None:
-    """Merge what the paper's scale says of a benchmark, without any row of a table.
+@cache
+def paper_params(dataset: str) -> RunParams | None:
+    """Read what the paper, or else the literature, trains a benchmark with, without any row of a table.
 
     Parameters
     ----------
     dataset : str
         Benchmark.
-    root : Path
-        Folder of the params.
 
     Returns
     -------
     RunParams or None
-        None where there is no such folder, as for a training that somebody starts from Python elsewhere.
-
-    Raises
-    ------
-    ParamsError
-        The entry is missing or invalid.
+        None for a benchmark that the file does not know.
     """
-    if not root.is_dir():
+    if dataset not in read_yaml(RECIPES)["datasets"]:
         return None
-    layers = [
-        *with_dataset(root / "base.yaml", "", dataset, shared=("download", "prepare")),
-        *with_dataset(root / "recipes.yaml", PAPER, dataset),
-    ]
-    merged = Merged.of(layers)
-    merged.values.setdefault("train", {})["seed"] = 0
-    resolve_protocol(merged, root)
-    content = {"edition": "full", "dataset": dataset, "source": data_params(root)[0].source(dataset), **merged.values}
-    return validated(RunParams, content, lambda path: merged.origin(path) or layers[-1].origin)
+    merged = Merged.of(list(with_dataset(RECIPES, "", dataset)))
+    content = {"edition": "full", "dataset": dataset, **merged.values}
+    return validated(RunParams, content, lambda path: merged.origin(path) or str(RECIPES))

@@ -40,8 +40,7 @@ def _problems(params: RunParams) -> Iterator[str]:
     yield from _divisors(params)
     yield from _mask_size(params)
     yield from _training(params)
-    if params.model.aggregation.name == "psp" and params.train.batch_size == 1:
-        yield "train.batch_size is 1, but batch norm cannot train on the 1x1 bin of aggregation 'psp': use 2 or more"
+    yield from _lone_samples(params)
 
 
 def _splits(params: RunParams) -> Iterator[str]:
@@ -70,19 +69,48 @@ def _divisors(params: RunParams) -> Iterator[str]:
             )
 
 
-def _mask_size(params: RunParams) -> Iterator[str]:
-    """Refuse a mask distribution on a map that its unpadded convolutions would use up."""
+def _mask_sides(params: RunParams) -> list[int] | None:
+    """Sides of the map that a mask distribution's unpadded convolutions leave of a crop; None without one."""
     stride = params.model.backbone.options.get("output_stride")
     if params.model.distribution.name != "mask" or stride is None:
-        return
-    side, smallest = -(-min(params.train.crop_size) // stride), 1
+        return None
+    sides = [-(-side // stride) for side in params.train.crop_size]
     for _ in range(params.model.distribution.options["reductions"]):
-        side, smallest = (side - 1) // 2, 2 * smallest + 1
-    if side < 1:
+        sides = [(side - 1) // 2 for side in sides]
+    return sides
+
+
+def _mask_size(params: RunParams) -> Iterator[str]:
+    """Refuse a mask distribution on a map that its convolutions would use up."""
+    sides = _mask_sides(params)
+    if sides is not None and min(sides) < 1:
+        stride = params.model.backbone.options["output_stride"]
+        smallest = 2 ** (params.model.distribution.options["reductions"] + 1) - 1
         yield (
             f"train.crop_size {list(params.train.crop_size)} at output stride {stride} leaves too small a map for "
             f"distribution 'mask' with its reductions; it needs {smallest} positions a side ({smallest * stride} "
             "pixels): enlarge the crop or lower distribution.reductions"
+        )
+
+
+def one_value_of_a_sample(params: RunParams) -> str | None:
+    """Where a norm of the network sees one value a channel of a sample, so that it needs two; None: nowhere."""
+    aggregation = params.model.aggregation
+    if aggregation.name == "psp" and 1 in aggregation.options["bins"]:
+        return "the 1x1 bin of aggregation 'psp'"
+    if aggregation.name == "aspp":
+        return "the pooled image of aggregation 'aspp'"
+    return "the 1x1 mask of distribution 'mask'" if _mask_sides(params) == [1, 1] else None
+
+
+def _lone_samples(params: RunParams) -> Iterator[str]:
+    """Refuse batch norm on a single value a channel, whose variance is none."""
+    train, what = params.train, one_value_of_a_sample(params)
+    if what is not None and train.batch_norm != "frozen" and train.batch_size == train.micro_batches:
+        yield (
+            f"train.batch_size {train.batch_size} in micro_batches {train.micro_batches} gives a device one sample at "
+            f"once, and batch norm cannot train on {what}: make the batch twice micro_batches or more, or set "
+            "train.batch_norm to 'frozen'"
         )
 
 

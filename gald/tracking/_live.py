@@ -25,7 +25,7 @@ from gald.tracking._store import LOCK, Store, belongs, check_server, load_mlflow
 if TYPE_CHECKING:
     from mlflow.entities import Run as Entry
 
-Stage = Literal["RUNNING", "FINISHED", "KILLED"]
+Stage = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 _LOG = logging.getLogger("gald")
 _EVERY_S = 5.0
 _LONGEST_BACK_OFF_S = 60.0
@@ -35,13 +35,15 @@ _SILENT_S = 600.0  # another machine's lock may not be seen from here; a history
 
 
 def stage(card: Card) -> Stage:
-    """Tell from the files whether a training runs, has finished, or died."""
+    """Tell from the files whether a training runs, has finished, said that it failed, or died."""
     held = locking.is_held(card.run)  # first: who lets go of the lock has written run.json before
     record = read_run(card.run)
     if record is not None:
         made = origin_of(record)
         if (made.params, made.data) == (card.origin.params, card.origin.data):
             return "FINISHED"
+    if not held and announced.current(card).failed is not None:  # written before the lock was let go
+        return "FAILED"
     return "RUNNING" if held or not _is_dead(card.run, card.host, card.began) else "KILLED"
 
 
@@ -136,6 +138,8 @@ class Told:
         if how == "KILLED":
             of = self.card.values["train"]["max_iters"]
             self._store.interrupt(entry, f"at iteration {last['iteration']} of {of}", round(1000 * last["timestamp"]))
+        elif how == "FAILED":
+            self._store.fail(entry, str(announced.current(self.card).failed), round(1000 * last["timestamp"]))
         else:
             self._store.set_status(entry, how, round(1000 * last["timestamp"]))
 

@@ -29,6 +29,8 @@ _DESCRIPTION = {
 LOCK = "tracking"
 """Name of the lock under which the store is changed: making its database twice at once would break it."""
 _INTERRUPTED = "gald.interrupted"
+_FAILED = "gald.failed"
+_LONGEST_TAG = 5000  # characters that every version of a server takes
 _SERVER_SECONDS = 3
 _MOST_PARAMS, _MOST_METRICS = 100, 1000  # the largest batches that a server takes
 
@@ -232,10 +234,16 @@ class Store:
         self.set_tags(entry, {_INTERRUPTED: f"{where}; the same command goes on"})
         self.set_status(entry, "KILLED", end_ms)
 
+    def fail(self, entry: Entry, message: str, end_ms: int) -> None:
+        """Say what an entry's training failed with."""
+        self.set_tags(entry, {_FAILED: message[:_LONGEST_TAG]})
+        self.set_status(entry, "FAILED", end_ms)
+
     def reopen(self, entry: Entry) -> None:
-        """Say that an entry that may have been interrupted goes on."""
-        if _INTERRUPTED in entry.data.tags:
-            self._client.delete_tag(entry.info.run_id, _INTERRUPTED)
+        """Say that an entry that may have been interrupted, or failed, goes on."""
+        for tag in (_INTERRUPTED, _FAILED):
+            if tag in entry.data.tags:
+                self._client.delete_tag(entry.info.run_id, tag)
         if entry.info.status != "RUNNING":
             self.set_status(entry, "RUNNING")
 

@@ -5,8 +5,6 @@ It is the number of samples that go through the network at once, which is `batch
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import torch
 
 from gald.datasets._reader import Store
 from gald.errors import GaldError
-from gald.memory import free_bytes, is_out_of_memory
+from gald.memory import free_bytes, give_back, is_out_of_memory
 from gald.params import Run
 from gald.train import loop
 from gald.train.faults import what_to_lower
@@ -162,7 +160,7 @@ def _estimated(step: Callable[[int], None]) -> tuple[int, str]:
     for size in _MEASURED:
         step(size)
         peaks[size] = _peak(lambda size=size: step(size))  # type: ignore[misc]
-    _give_back()
+    give_back()
     free = free_bytes()
     if free is None:
         raise GaldError("the system does not say how much memory is free (/proc/meminfo); --find-batch needs Linux")
@@ -176,7 +174,7 @@ def _estimated(step: Callable[[int], None]) -> tuple[int, str]:
 
 def _peak(act: Callable[[], None]) -> int:
     """Bytes by which the process grew at most."""
-    _give_back()
+    give_back()
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew, see proc(5)
         before = _status("VmRSS")
@@ -191,10 +189,3 @@ def _peak(act: Callable[[], None]) -> int:
 def _status(key: str) -> int:
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) * 1024
-
-
-def _give_back() -> None:
-    """Return freed memory to the system, which would else hide the peak of the next step."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
-    if trim is not None:
-        trim(0)

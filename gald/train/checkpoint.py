@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,8 @@ class Checkpoint:
     identity : dict
         What the state is of: digests of params and manifest. Other identities are never resumed.
     origins : list of dict
-        What made it, code and environment, oldest first. A change there is resumed with a warning and recorded.
+        What made it (code, environment, effective recipe), oldest first. A change there is resumed with a warning and
+        recorded.
     progress : dict
         Numbers that go on from here: the ``interval`` under way, the ``scale`` of fp16, the ``best`` validation.
     tensors : dict of dict of Tensor
@@ -121,27 +123,55 @@ def load(folder: Path, identity: dict[str, str]) -> Checkpoint | None:
 
 def bests(folder: Path) -> set[int]:
     """Iterations whose weights the checkpoints call the best so far."""
-    found = (_best(path) for path in _newest_first(folder))
-    return {best["iteration"] for best in found if best is not None}
+    return {best["iteration"] for _, best in _headers(folder) if best is not None}
 
 
-def _best(path: Path) -> dict[str, Any] | None:
-    try:
-        with path.open("rb") as file:
-            best: dict[str, Any] | None = json.loads(file.readline())["progress"]["best"]
-    except (OSError, ValueError, KeyError, TypeError):  # damaged: nothing goes on from it
-        return None
-    return best
+def identities(folder: Path) -> list[dict[str, str]]:
+    """What the checkpoints are of, the newest first."""
+    return [identity for identity, _ in _headers(folder)]
+
+
+def any_in(folder: Path) -> bool:
+    """Whether a folder holds checkpoints, whole or not."""
+    return bool(_newest_first(folder))
+
+
+def _headers(folder: Path) -> Iterator[tuple[dict[str, str], dict[str, Any] | None]]:
+    """Identity and best validation of each checkpoint, the newest first; damaged ones are left out."""
+    for path in _newest_first(folder):
+        with suppress(OSError, ValueError, KeyError, TypeError), path.open("rb") as file:
+            header = json.loads(file.readline())
+            yield header["identity"], header["progress"]["best"]
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a file in the place of a checkpoint folder, or of one above it.
+
+    Raises
+    ------
+    GaldError
+        There is one.
+    """
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise GaldError(f"{place} is a file, where trainings keep their checkpoints in a folder; move it away")
 
 
 def clear(folder: Path) -> None:
     """Remove all state of a training that has ended or is to start afresh.
 
     Checkpoints go first: killed in between, none must be left without the history and best weights that belong to it.
+
+    Raises
+    ------
+    GaldError
+        Something is in the folder that no training put there.
     """
     for path in _newest_first(folder):
         path.unlink()
     for path in folder.glob("*"):
+        if path.is_dir() and not path.is_symlink():
+            raise GaldError(f"{path} is a folder that no training made; move it out of {folder}, which is cleared")
         path.unlink(missing_ok=True)  # not the folder with all in it, which may be a link to another disk
     with suppress(OSError):
         folder.rmdir()

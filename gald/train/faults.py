@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,17 +15,22 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from gald.errors import GaldError
 from gald.losses import Losses
-from gald.memory import is_out_of_memory
+from gald.memory import give_back, is_out_of_memory
 from gald.models import _recompute
 from gald.models.segmentor import Segmentor, SegmentorOutput
 from gald.params import TrainParams
+from gald.train.aside import AFRESH
+from gald.train.planned import size
 
 _COMPILERS = ("torch._dynamo", "torch._inductor")  # where errors of `torch.compile` are from
+_LONE_VALUE = "Expected more than 1 value per channel"  # as torch says it
 Loss = Callable[[SegmentorOutput], Losses]
 NOWHERE = "nothing the second time, so that the fault is not in the values but in how they are computed"
 
 
-def first_bad_layer(model: Segmentor, images: Tensor, loss: Loss) -> str | None:
+def first_bad_layer(
+    model: Segmentor, images: Tensor, loss: Loss, anywhere: Callable[[bool], bool] = bool
+) -> str | None:
     """Compute an iteration once more and name the first layer with a value that is not finite.
 
     Parameters
@@ -35,22 +41,25 @@ def first_bad_layer(model: Segmentor, images: Tensor, loss: Loss) -> str | None:
         float32 (N, 3, H, W).
     loss : callable
         Logits to losses, of which the total is differentiated.
+    anywhere : callable
+        Whether a condition holds in any of the processes that look together. Either all go backwards or none, since
+        synchronised norms wait for each other on that way too.
 
     Returns
     -------
     str or None
         What is not finite first: a parameter, the output of a layer, the loss, or a layer's gradient. None: nothing.
     """
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters():  # the same in every process
         if not parameter.isfinite().all():
             return f"the weights of {name}"
     found: list[str] = []
     with _watched_outputs(model, found):
         total = loss(model(images, with_aux=model.aux_head is not None, full_size=False)).total
-        if found:
-            return f"the output of {found[0]}"
-        if not math.isfinite(total.item()):
-            return "the loss itself, while every layer's output is finite"
+        of_loss = [] if math.isfinite(total.item()) else ["the loss itself, while every layer's output is finite"]
+        forwards = [*(f"the output of {name}" for name in found), *of_loss]
+        if anywhere(bool(forwards)):
+            return next(iter(forwards), None)
         for parameter in model.parameters():
             parameter.grad = None
         torch.autograd.backward(total)
@@ -175,11 +184,22 @@ def told(error: Exception, iteration: int, model: Segmentor, params: TrainParams
         None where its traceback alone helps.
     """
     if is_out_of_memory(error):
-        return GaldError(f"memory ran out in iteration {iteration}: {what_to_lower(model, params, samples)}")
+        traceback.clear_frames(
+            error.__traceback__
+        )  # which hold the step's tensors, in whose place the estimate is made
+        give_back()
+        lower = what_to_lower(model, params, samples)
+        return GaldError(f"memory ran out in iteration {iteration}: {lower}; {AFRESH}")
+    if isinstance(error, ValueError) and _LONE_VALUE in str(error):
+        return GaldError(
+            f"batch norm sees a single value a channel, of {samples} crops of {size(params.crop_size)} pixels at once: "
+            "raise train.batch_size, lower train.micro_batches, enlarge train.crop_size, or set train.batch_norm to "
+            "'frozen' or, on several GPUs, 'sync'"
+        )
     if params.compile and type(error).__module__.startswith(_COMPILERS):
         first = str(error).strip().partition("\n")[0]
         return GaldError(
-            f"torch.compile failed ({first}); set train.compile to false, or give the compiler what it needs"
+            f"torch.compile failed ({first}); set train.compile to false, or give the compiler what it needs; {AFRESH}"
         )
     return None
 
@@ -190,10 +210,10 @@ def what_to_lower(model: Segmentor, params: TrainParams, samples: int) -> str:
         steady, activations = memory_needed(model, params, samples)
         need = (
             f"it needs some {_gib(steady)} for weights, gradients and optimiser, and {_gib(activations)} for the "
-            f"features of {samples} crops of {params.crop_size[0]}x{params.crop_size[1]} pixels"
+            f"features of {samples} crops of {size(params.crop_size)} pixels"
         )
-    except (RuntimeError, NotImplementedError, ValueError):  # a module that cannot be followed without numbers
-        need = f"its features of {samples} crops of {params.crop_size[0]}x{params.crop_size[1]} pixels do not fit"
+    except Exception:  # a module that cannot be followed without numbers, or no memory even for that: it was no advice
+        need = f"its features of {samples} crops of {size(params.crop_size)} pixels do not fit"
     ways = [f"raise train.micro_batches (now {params.micro_batches})", "use more devices"]
     if params.precision == "float32" and params.device == "cuda":
         ways.append("set train.precision to bf16")

@@ -61,7 +61,8 @@ class Interval:
         """History line of the interval that ends with `iteration`.
 
         Losses and gradient norm are means over the interval and all processes; images a second are those of all
-        together; the share of time waited for data and the memory are the first process's.
+        together; the share of time waited for data is that of the process that waits most, for which the others wait;
+        the memory is the first process's.
         """
         loss, main_loss, aux_loss, gradient_norm = (value / self.count for value in self.sums(world)[1:])
         return {
@@ -72,7 +73,7 @@ class Interval:
             "gradient_norm": gradient_norm,
             "learning_rate": rate,
             "images_per_second": round(self.timed * batch_size / self.seconds, 3),
-            "data_wait": round(self.waited / self.seconds, 4),
+            "data_wait": round(world.largest(self.waited / self.seconds), 4),
             "memory_mib": memory_mib(world.device),
             "timestamp": round(time.time(), 3),
         }

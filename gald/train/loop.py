@@ -17,6 +17,7 @@ from gald.losses import Losses, segmentation_loss, valid_weight
 from gald.models.segmentor import Segmentor
 from gald.params import TrainParams
 from gald.train import faults
+from gald.train.aside import AFRESH
 from gald.train.averaging import Average
 from gald.train.interval import Interval, IterationLosses
 from gald.train.loader import Batch, Samples, batches
@@ -173,7 +174,8 @@ def train_one_iteration(
     gradients = [value.grad for value in state.model.parameters() if value.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     numbers = IterationLosses.of(seen, norm)
-    if not math.isfinite(numbers.total) or not (math.isfinite(numbers.gradient_norm) or state.precision.overflows):
+    finite = math.isfinite(numbers.total) and (math.isfinite(numbers.gradient_norm) or state.precision.overflows)
+    if world.any(not finite):  # of one process's loss the gradient tells the others nothing where fp16 may overflow
         raise _diverged(state, batch, params, iteration, rate, numbers, world)
     if params.clip_gradient_norm is not None:
         nn.utils.clip_grads_with_norm_(list(state.model.parameters()), params.clip_gradient_norm, norm)
@@ -238,7 +240,7 @@ def _diverged(
 ) -> TrainingDiverged:
     """Compute the iteration once more to find the layer, and say all that is known; of several, the worst one says it.
 
-    A gradient that is not finite is so in every process, so that all of them come here.
+    All processes come here together, since synchronised norms need every one of them in each pass.
     """
     masks = batch.masks.to(world.device)
     denominator = _valid(state, params, masks)
@@ -247,15 +249,13 @@ def _diverged(
         seed_dropout(params.seed, iteration, world.rank * params.micro_batches + part)
         inputs, loss = _inputs(images, params, world), _loss(state, params, mask, denominator)
         with state.precision.autocast():
-            where += filter(None, [faults.first_bad_layer(state.model, inputs, loss)])
+            where += filter(None, [faults.first_bad_layer(state.model, inputs, loss, world.any)])
     error = TrainingDiverged(
         f"iteration {iteration + 1}: the loss is {numbers.total:.6g} (main {numbers.main:.6g}, auxiliary "
         f"{numbers.aux:.6g}), the gradient's norm {numbers.gradient_norm:.6g}, at learning rate {rate:.3g} on samples "
         f"{', '.join(batch.ids)}; not finite first: {next(iter(where), faults.NOWHERE)}. Checkpoints from before "
         "it stay. Lower train.learning_rate, raise train.warmup_iters or set train.clip_gradient_norm, if these "
-        "samples are in order"
+        f"samples are in order; {AFRESH}"
     )
-    if math.isfinite(numbers.gradient_norm):
-        return error
     known = world.gathered((not math.isfinite(numbers.total), bool(where)))
     return error if world.rank == known.index(max(known)) else told_elsewhere(error)

@@ -5,9 +5,28 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gald.errors import GaldError
 from gald.models.segmentor import Segmentor
-from gald.params import TrainParams
+from gald.params import RunParams, TrainParams, one_value_of_a_sample
 from gald.train.parallel import World
+
+
+def refuse_lone_samples(params: RunParams, world: World) -> None:
+    """Refuse what the number of processes leaves too few samples for; of one process the params tell already.
+
+    Raises
+    ------
+    GaldError
+        Batch norm would see a single value a channel somewhere.
+    """
+    train, what = params.train, one_value_of_a_sample(params)
+    if what is None or train.batch_norm != "local" or train.batch_size > world.size * train.micro_batches:
+        return
+    raise GaldError(
+        f"train.batch_size {train.batch_size} gives each of {world.size} processes one sample at once, and batch norm "
+        f"cannot train on {what}: start fewer processes, lower train.micro_batches (now {train.micro_batches}), or set "
+        "train.batch_norm to 'sync', which needs GPUs, or 'frozen'"
+    )
 
 
 def synchronised(model: Segmentor, world: World, params: TrainParams) -> Segmentor:

@@ -66,6 +66,14 @@ class World:
         """Whether any process says so."""
         return flag if self.size == 1 else bool(self.total(torch.tensor(float(flag), device=self.device)).item())
 
+    def largest(self, value: float) -> float:
+        """Largest of the values of all processes."""
+        if self.size == 1:
+            return value
+        boxed = torch.tensor(value, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(boxed, distributed.ReduceOp.MAX)
+        return float(boxed.item())
+
     def share(self, value: Any) -> Any:
         """Hand a value of the first process to all; what the others pass does not count."""
         if self.size == 1:
@@ -118,9 +126,10 @@ class World:
 
     def accumulating(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Context of a micro-batch: gradients travel with the last one only."""
-        if last or not isinstance(network, nn.parallel.DistributedDataParallel):
+        wrapped = getattr(network, "_orig_mod", network)  # where torch.compile keeps what it compiles
+        if last or not isinstance(wrapped, nn.parallel.DistributedDataParallel):
             return nullcontext()
-        return network.no_sync()
+        return wrapped.no_sync()
 
 
 def processes() -> int:

@@ -51,6 +51,7 @@ def planned(run: RunParams, samples: int | None) -> Iterator[tuple[str, str]]:
     source = run.model.backbone.options.get("pretrained", "none")
     yield "pretrained", "none" if source == "none" else f"from {source}"
     yield "precision", params.precision
+    yield "compiled", "by torch.compile" if params.compile else "no"
     yield "scored by", _protocol(run.evaluate)
 
 
@@ -132,8 +133,11 @@ def _value(value: Any) -> str:
 
 
 def _protocol(evaluate: EvaluateParams) -> str:
-    """Spell how the run will be scored; the window as it is, since a crop changes it."""
+    """Spell how the run will be scored; what the protocol's name stands for too, since its file can be edited."""
     found = evaluate.protocol
-    window = "" if found.window is None else f" of {size(found.window)} tiles"
+    tiles = "" if found.window is None else f" of {size(found.window)} tiles overlapping by {found.overlap:.2g}"
     given = "" if evaluate.image_size is None else f", images resized to {input_in_words(evaluate.image_size)}"
-    return f"{found.name}{window} on {evaluate.split}{given}"
+    scales = "" if found.scales == (1.0,) else ", at scales " + " ".join(f"{scale:g}" for scale in found.scales)
+    flipped = ", flipped too" if found.flip else ""
+    several = f", {found.average} averaged" if tiles or len(found.scales) > 1 or found.flip else ""
+    return f"{found.name}{tiles} on {evaluate.split}{given}{scales}{flipped}{several}"

@@ -13,7 +13,7 @@ from gald.models import weights
 from gald.train import checkpoint, history
 from gald.train.loop import State
 from gald.train.parallel import World
-from gald.train.recipe import Line, as_record, reached
+from gald.train.recipe import Line, as_record, changed_since, reached
 from gald.train.start import environment
 from gald.train.task import Task
 from gald.train.validation import publish_best, published
@@ -69,6 +69,8 @@ def _record(
 ) -> dict[str, Any]:
     run, params = task.run, task.run.params.train
     file = paths.weights(run.name)
+    told = as_record(recipe)
+    changed = changed_since(told, [origin.get("recipe", ()) for origin in origins[:-1]])
     return {
         "run": run.name,
         "dataset": run.dataset,
@@ -83,7 +85,7 @@ def _record(
         "num_classes": len(task.classes),
         "code": task.code,
         "environment": environment(params, world),
-        "recipe": as_record(recipe),
+        "recipe": [line | {"changed": line["what"] in changed} for line in told],  # on the way, see resumed_from
         "pretrained": state.model.coverage,
         "resumed_from": origins[:-1],  # other code or machines that made a part of it; those promise no bits
         "determinism": reached(params) if len(origins) == 1 else "seeded",

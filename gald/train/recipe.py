@@ -62,14 +62,14 @@ def effective_recipe(run: Run, model: Segmentor, samples: int, world: World) -> 
     effective = dict(_effective(run.params, model, world))
     lines = []
     for what, text in planned(run.params, samples):
-        line = Line(what, text, effective.get(what, text), None if what in _DERIVED else theirs.get(what))
+        line = Line(what, text, effective.get(what, text), None if what in _TOLD_ALONE else theirs.get(what))
         lines.append(replace(line, departs=paper is not None and _departs(line, run.params.train, paper.train, world)))
     params = run.params.train
     return [*lines, Line("determinism", params.determinism, reached(params))]
 
 
-_DERIVED = ("epochs", "samples seen")
-"""What follows from other lines and from the benchmark, so that it is told but not compared."""
+_TOLD_ALONE = ("epochs", "samples seen", "compiled")
+"""What follows from other lines and from the benchmark, or is a matter of rounding: told, but not compared."""
 
 
 def _departs(line: Line, ours: TrainParams, paper: TrainParams, world: World) -> bool:
@@ -146,9 +146,40 @@ def _verdict(line: Line) -> str:
     return "" if line.paper is None else f"!  {line.paper}" if line.departs else "same"
 
 
+def in_short(lines: Sequence[Line]) -> str:
+    """Spell the heart of a recipe in a line; what was planned stands beside what happens where it is another."""
+    said = {line.what: line.effective for line in lines}
+    said |= {
+        line.what: f"{line.effective} (planned: {line.planned})" for line in lines if line.planned != line.effective
+    }
+    return (
+        "batches of {global batch}, batch norm sees {batch norm sees}, learning rate {learning rate}, {iterations} "
+        "iterations ({epochs} epochs), crop {crop}, {precision}, compiled: {compiled}, pretrained: {pretrained}, "
+        "{determinism}".format(**said)
+    )
+
+
 def as_record(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """Spell a recipe for run.json."""
     return [asdict(line) for line in lines]
+
+
+def changed_since(record: Sequence[dict[str, Any]], earlier: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
+    """Name the properties that some earlier part of a training had otherwise, as on another number of devices.
+
+    Parameters
+    ----------
+    record : sequence of dict
+        Recipe as it is now, see `as_record`.
+    earlier : sequence of sequence of dict
+        Recipes of the earlier parts.
+    """
+    before = [{line["what"]: line["effective"] for line in lines} for lines in earlier]
+    return [
+        line["what"]
+        for line in record
+        if any(lines.get(line["what"], line["effective"]) != line["effective"] for lines in before)
+    ]
 
 
 def refuse_departures(run: Run, lines: Sequence[Line]) -> None:
@@ -157,12 +188,12 @@ def refuse_departures(run: Run, lines: Sequence[Line]) -> None:
     Raises
     ------
     ParamsError
-        It does, and every departure is named; or there are no params to know the paper's recipe from.
+        It does, and every departure is named; or nobody knows a recipe of the benchmark.
     """
     if run.params.train.strict and all(line.paper is None for line in lines):
         raise ParamsError(
-            f"{run.name}: train.strict is on, and there is no folder params with the paper's recipe to compare with; "
-            "train where it is, or set train.strict to false"
+            f"{run.name}: train.strict is on, and the paper's recipe of {run.dataset} is not known: add it to "
+            "gald/params/paper_recipes.yaml, or set train.strict to false"
         )
     departures = [f"{line.what}: {line.effective}, the paper: {line.paper}" for line in lines if line.departs]
     if run.params.train.strict and departures:

@@ -20,23 +20,22 @@ from gald.datasets._reader import Store
 from gald.errors import GaldError, TrainingInterrupted
 from gald.memory import keep_freed_memory
 from gald.params import Run, TrainParams
-from gald.train import checkpoint, history, loop
+from gald.train import aside, checkpoint, history, loop
 from gald.train.faults import told
 from gald.train.loader import CachedSamples
 from gald.train.norms import training_mode
 from gald.train.parallel import World, joined, lost_peer, peer_lost, processes
 from gald.train.publish import publish
-from gald.train.recipe import Line, as_table, effective_recipe, refuse_departures
+from gald.train.recipe import Line, as_table, effective_recipe, in_short, refuse_departures
 from gald.train.start import build_state, keeper, take_over
-from gald.train.task import Task, stop_early, task_of
+from gald.train.task import Task, stop_early, task_of, waiting_advice
 from gald.train.validation import Validation, drop_other_bests
-from gald.train.voices import told_elsewhere
+from gald.train.voices import is_told_elsewhere, told_elsewhere
 from gald.watch import watched
 
 _LOG = logging.getLogger("gald.train")
 _PATIENCE_S = 20.0  # of a process that was told to stop and may wait for one that is gone
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_WAITS_MUCH = 0.2
 _SETTLED_S = 20.0
 
 
@@ -86,7 +85,6 @@ def train(run: Run, *, store: Store = "auto") -> None:
 
 
 def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None]) -> None:
-    params = run.params.train
     with world.together():
         task = task_of(run, store, reason)
         task.split.check_store(partial(stop_early, reason))
@@ -99,14 +97,28 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
         refuse_departures(run, recipe)
     if world.first:  # not before: what was refused leaves the finished training as it is
         paths.run_json(run.name).unlink(missing_ok=True)  # it promises weights that are about to change
-    origins = take_over(task, state, world)
+    origins = take_over(task, state, world, recipe)
     if world.first:
         follow.announce(run, task.identity, task.code, [origin["code"] for origin in origins])
+    with _failure_told(run, world):
+        _finish(task, state, origins, recipe, world, reason)
+
+
+def _finish(
+    task: Task,
+    state: loop.State,
+    origins: list[dict[str, Any]],
+    recipe: Sequence[Line],
+    world: World,
+    reason: Callable[[], str | None],
+) -> None:
+    """Train to the end, and leave what a finished training leaves."""
+    run, params = task.run, task.run.params.train
     try:
         samples = CachedSamples(task.split, len(task.classes))
         with _room_asked_for(run):
             loop.train(state, samples, params, _hooks(task, state, origins, world, reason), world)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ValueError) as error:
         each = params.batch_size // (world.size * params.micro_batches)
         found = told(error, state.iteration + 1, state.model, params, each)
         if found is None:
@@ -116,7 +128,21 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
         with _room_asked_for(run):
             publish(task, state, origins, recipe, world)
         checkpoint.clear(task.folder)
+        aside.forget(task.folder)
     world.share(None)  # nobody leaves before the files are there
+
+
+@contextmanager
+def _failure_told(run: Run, world: World) -> Iterator[None]:
+    """Leave word of a failure for the tracking store, to which a death or a stop would else look the same."""
+    try:
+        yield
+    except Exception as error:
+        lost = world.size > 1 and isinstance(error, RuntimeError) and lost_peer(error)
+        if not (lost or isinstance(error, TrainingInterrupted) or is_told_elsewhere(error)):
+            kind = "" if isinstance(error, GaldError) else f"{type(error).__name__}: "
+            follow.tell_failure(run.name, f"{kind}{error}")
+        raise
 
 
 def _check_alike(task: Task, world: World) -> None:
@@ -172,9 +198,10 @@ def _hooks(
         if world.first:
             history.append(task.growing_history, line)
             # Not of the first intervals, in which the system's cache and ours are still empty.
-            if line["data_wait"] > _WAITS_MUCH and not warned and time.monotonic() - began > _SETTLED_S:
+            advice = waiting_advice(line["data_wait"], task)
+            if advice and not warned and time.monotonic() - began > _SETTLED_S:
                 warned.append(True)
-                _LOG.warning("%s: %s", task.run.name, _waiting(line["data_wait"], task))
+                _LOG.warning("%s: %s", task.run.name, advice)
 
     def validate(state: loop.State) -> dict[str, float]:
         if validation is None:
@@ -196,25 +223,10 @@ def _tell(run: Run, recipe: Sequence[Line], world: World) -> None:
     if not world.first:
         return
     if run.params.edition == "mini":
-        short = {line.what: line.effective for line in recipe}
-        _LOG.info(
-            "%s: batches of %s, batch norm sees %s, learning rate %s, %s iterations (%s epochs), crop %s, %s, "
-            "pretrained: %s, %s",
-            run.name,
-            *(short[key] for key in ("global batch", "batch norm sees", "learning rate", "iterations", "epochs")),
-            *(short[key] for key in ("crop", "precision", "pretrained", "determinism")),
-        )
+        _LOG.info("%s: %s", run.name, in_short(recipe))
         return
     departures = sum(line.departs for line in recipe)
     _LOG.info("%s: the recipe, %d departures from the paper's marked !\n%s", run.name, departures, as_table(recipe))
-
-
-def _waiting(share: float, task: Task) -> str:
-    params = task.run.params.train
-    ways = [f"raise train.workers (now {params.workers})"]
-    if not task.split.packed:
-        ways.insert(0, f"run `gald pack {task.run.params.edition}/{task.run.dataset}`")
-    return f"{100 * share:.0f} % of the time goes by in waiting for images; {', or '.join(ways)}"
 
 
 def _one_choice_of_kernels() -> AbstractContextManager[None]:

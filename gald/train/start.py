@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -13,14 +13,15 @@ from gald import provenance
 from gald.inference import channels_last
 from gald.models.segmentor import build_segmentor
 from gald.params import TrainParams
-from gald.train import checkpoint, history
+from gald.train import aside, checkpoint, history
 from gald.train.averaging import Average
 from gald.train.interval import Interval
 from gald.train.loop import State
-from gald.train.norms import synchronised
+from gald.train.norms import refuse_lone_samples, synchronised
 from gald.train.optimiser import Optimiser
 from gald.train.parallel import World
 from gald.train.precision import Precision
+from gald.train.recipe import Line, as_record, changed_since
 from gald.train.recompute import recompute_blocks
 from gald.train.task import Task
 
@@ -32,6 +33,7 @@ def build_state(task: Task, world: World) -> State:
     model_params, params = task.run.params.model, task.run.params.train
     torch.manual_seed(params.seed)
     with world.together():
+        refuse_lone_samples(task.run.params, world)
         model = build_segmentor(model_params, len(task.classes)).to(world.device)
         model = synchronised(channels_last(model) if params.channels_last else model, world, params)
         if params.activation_checkpointing:
@@ -43,7 +45,7 @@ def build_state(task: Task, world: World) -> State:
     return State(model, network, Optimiser(model, params), Precision(params), average)
 
 
-def take_over(task: Task, state: State, world: World) -> list[dict[str, Any]]:
+def take_over(task: Task, state: State, world: World, recipe: Sequence[Line]) -> list[dict[str, Any]]:
     """Go on from the newest checkpoint that fits, if there is one.
 
     Parameters
@@ -54,15 +56,17 @@ def take_over(task: Task, state: State, world: World) -> list[dict[str, Any]]:
         As built; changed in place.
     world : World
         The first process reads the checkpoint and hands it to the others.
+    recipe : sequence of Line
+        What this process is about to do.
 
     Returns
     -------
     list of dict
-        What made the state so far, oldest first: code and environment.
+        What made the state so far, oldest first: code, environment and effective recipe.
     """
     run, params = task.run, task.run.params.train
     # Names the code and the machine: what may change bits although params and data are the same.
-    origin = {"code": task.code["digest"], "environment": environment(params, world)}
+    origin = {"code": task.code["digest"], "environment": environment(params, world), "recipe": as_record(recipe)}
     found = world.share(_fitting(task, state) if world.first else None)
     if found is None:
         if world.first:
@@ -81,11 +85,16 @@ def take_over(task: Task, state: State, world: World) -> list[dict[str, Any]]:
         history.truncate(task.growing_history, found.iteration)
         _LOG.info("%s: going on from iteration %d of %d", run.name, found.iteration, params.max_iters)
         if origins[-1] != origin:
-            _LOG.warning("%s: the checkpoint was made by other code or on another machine; run.json says so", run.name)
+            other = changed_since(origin["recipe"], [origins[-1].get("recipe", ())])
+            _LOG.warning(
+                "%s: the checkpoint was made by other code or on another machine%s; run.json says so",
+                run.name, f" (other from here on: {', '.join(other)})" if other else "",
+            )  # fmt: skip
     return origins if origins[-1] == origin else [*origins, origin]
 
 
 def _fitting(task: Task, state: State) -> checkpoint.Checkpoint | None:
+    aside.settle(task.folder, task.identity)
     found = checkpoint.load(task.folder, task.identity)
     if found is not None and _shapes(found.tensors) != _shapes(tensors_of(state)):
         _LOG.warning(

@@ -16,6 +16,7 @@ from gald.params import Run
 
 _LOG = logging.getLogger("gald.train")
 _LOOK_S = 0.1
+_WAITS_MUCH = 0.2
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,25 @@ def _split(run: Run, splits: list[str] | tuple[str, ...], store: Store) -> Prepa
     if len(split) == 0:
         raise DatasetError(f"{split.folder}: no samples in {', '.join(split.splits)}; prepare the dataset again")
     return split
+
+
+def waiting_advice(share: float, task: Task) -> str:
+    """Say what makes images come faster; nothing where at most a fifth of the time goes by in waiting for them.
+
+    Parameters
+    ----------
+    share : float
+        Of the time.
+    task : Task
+        Its params, and where its pixels are read from, say what is left to do.
+    """
+    if share <= _WAITS_MUCH:
+        return ""
+    params = task.run.params.train
+    ways = [f"raise train.workers (now {params.workers})"]
+    if not task.split.packed:
+        ways.insert(0, f"run `gald pack {task.run.params.edition}/{task.run.dataset}`")
+    return f"{100 * share:.0f} % of the time goes by in waiting for images; {', or '.join(ways)}"
 
 
 def stop_early(reason: Callable[[], str | None]) -> None:

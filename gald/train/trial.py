@@ -23,7 +23,7 @@ from gald.train.loader import CachedSamples, Samples
 from gald.train.parallel import World, joined
 from gald.train.run import reproducible
 from gald.train.start import build_state
-from gald.train.task import Task, stop_early, task_of
+from gald.train.task import Task, stop_early, task_of, waiting_advice
 from gald.train.validation import Validation, published
 from gald.watch import watched
 
@@ -98,11 +98,12 @@ def overfit(run: Run, count: int, limit: int | None = None, *, store: Store = "a
         lines = _loop(task, state, samples, iterations, world, reason)
         folder = paths.trial_dir(run.name)
         found = Validation(run, task.split, folder, world).of(published(state.model, state.average))
+        advice = waiting_advice(lines[-1]["data_wait"], task)
     report = {"samples": count, "iterations": iterations, "loss": lines[-1]["loss"], "mean_iou": float(found.mean_iou)}
     files.write_json(folder / "overfit.json", report)
     return (
         f"{run.name}: after {iterations} iterations on {count} samples the loss is {report['loss']:.4f}, and the mIoU "
-        f"of these samples {100 * found.mean_iou:.1f} %\n"
+        f"of these samples {100 * found.mean_iou:.1f} %\n" + (advice and f"{advice}\n")
     )
 
 
@@ -145,10 +146,11 @@ def limited(run: Run, limit: int, *, store: Store = "auto") -> str:
 
         samples = CachedSamples(task.split, len(task.classes))
         line = _loop(task, state, samples, limit, world, reason, after)[-1]
+        advice = waiting_advice(line["data_wait"], task)
     return (
         f"{run.name}: {line['images_per_second']:.4g} images a second, {100 * line['data_wait']:.1f} % of the time "
         f"waited for images, loss {line['loss']:.4f}, {line['memory_mib']} MiB of memory; iterations "
-        f"{settling + 1} to {limit} of {params.max_iters}\n"
+        f"{settling + 1} to {limit} of {params.max_iters}\n" + (advice and f"{advice}\n")
     )
 
 
@@ -252,7 +254,7 @@ def _loop(
                 f"the trial of {run.name} was stopped after iteration {state.iteration} of {iterations}, because "
                 f"{reason() or 'it was told to'}; trials start anew each time"
             ) from stopped
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ValueError) as error:
         found = told(error, state.iteration + 1, state.model, params, params.batch_size // params.micro_batches)
         if found is None:
             raise

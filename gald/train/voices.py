@@ -27,6 +27,11 @@ def told_elsewhere(error: E) -> E:
     return error
 
 
+def is_told_elsewhere(error: BaseException) -> bool:
+    """Whether another process tells the cause of an error."""
+    return getattr(error, _TOLD, False)
+
+
 def _speak(record: logging.LogRecord) -> bool:
     """Drop what another process tells, and say whose the rest is."""
     try:
@@ -36,7 +41,7 @@ def _speak(record: logging.LogRecord) -> bool:
     if size == 1:
         return True
     arguments = record.args if isinstance(record.args, tuple) else ()
-    if any(getattr(argument, _TOLD, False) for argument in arguments):
+    if any(isinstance(argument, BaseException) and is_told_elsewhere(argument) for argument in arguments):
         return False
     if rank == 0 and record.levelno < logging.ERROR:
         return True

@@ -13,6 +13,8 @@ from PIL import Image
 
 from gald import bench, cli, paths
 from gald.cli import measuring, networks
+from gald.errors import GaldError
+from gald.files import write_text
 from gald.models.released import NETS
 
 
@@ -117,3 +119,31 @@ def test_another_broken_pipe_is_told(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setattr(cli.measuring, "_bench", breaks)
     assert cli.main(["bench", "loss"]) == 1
     assert "gald bench: [Errno 32] Broken pipe" in capsys.readouterr().err
+
+
+def test_an_attempt_keeps_the_log_of_the_one_before_and_a_finished_run_begins_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(args: object) -> None:
+        raise GaldError("the loss is inf")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.runs, "_train", fail)
+    command = ["train", "mini/camvid/psp-seed0", "--log", "logs/train.log"]
+    for attempts in (1, 2):
+        assert cli.main(command) == 1
+        assert Path("logs/train.log").read_text().count("the loss is inf") == attempts
+    write_text(paths.run_json("mini/camvid/psp-seed0"), "{}")
+    assert cli.main(command) == 1
+    assert Path("logs/train.log").read_text().count("the loss is inf") == 1
+    monkeypatch.setenv("RANK", "1")  # whose messages go where the first process writes
+    assert cli.main(command) == 1
+    assert Path("logs/train.log").read_text().count("the loss is inf") == 2
+
+
+def test_a_log_can_be_asked_for_behind_torchrun() -> None:
+    from torch.distributed.run import get_args_parser
+
+    given = get_args_parser().parse_args(["-m", "gald.cli", "train", "RUN", "--log-file", "train.log"])
+    assert given.training_script_args == ["train", "RUN", "--log-file", "train.log"]
+    assert cli.parser().parse_args(given.training_script_args).log == Path("train.log")

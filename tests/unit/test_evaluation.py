@@ -15,6 +15,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gald import cli, files, locking, paths
@@ -23,15 +24,17 @@ from gald.commands.score_predictions import _matched, _table, score_predictions
 from gald.datasets import load_spec
 from gald.datasets._reader import PreparedSplit
 from gald.datasets._spec import UNKNOWN
-from gald.errors import DatasetError, GaldError, ParamsError, StaleMetrics
+from gald.errors import DatasetError, GaldError, ModelError, ParamsError, StaleMetrics
 from gald.evaluate.predictor import Predictor
 from gald.evaluate.protocol import SCORED
 from gald.evaluate.run import evaluate
 from gald.metrics import count_image, scores
+from gald.models import weights
 from gald.params import Run
+from gald.prepare.objects import objects
 from gald.tables.content import Protocol
 from gald.train.run import train
-from tests.unit.conftest import REPOSITORY, scene, write_samples
+from tests.unit.conftest import REPOSITORY, scene, write_prepared, write_samples
 
 
 @pytest.fixture
@@ -56,6 +59,45 @@ def test_the_same_protocol_gives_the_same_scores_and_leaves_the_results(trained:
         assert found[key] == expected[key]
     assert f"mIoU{'':<45}{100 * expected['scores']['mean_iou']:.1f} %" in text
     assert {path: files.sha256(path) for path in before} == before
+
+
+def test_the_best_weights_are_scored_where_they_were_not_chosen(make_run: Callable[..., Run], prepared: Path) -> None:
+    write_prepared(prepared, {"train": 10, "val": 3, "test": 5})
+    objects("mini", "camvid")
+    shutil.copytree(REPOSITORY / "params", "params")
+    chosen = {"every": 1, "split": "val", "samples": 2, "patience": None}
+    run = make_run(train={"max_iters": 6, "warmup_iters": 0, "validation": chosen})
+    train(run)
+    last, best = weights.load(paths.weights(run.name)), weights.load(paths.best_weights(run.name))
+    with torch.no_grad():
+        best.head.classifier.bias[2] += 50.0  # so that the two differ in every image
+    weights.save(paths.best_weights(run.name), best, run.params.model, list(last.class_names))
+    record = read(paths.run_json(run.name))
+    record["best"]["sha256"] = files.sha256(paths.best_weights(run.name))
+    files.write_json(paths.run_json(run.name), record)
+    before = contents(Path("reports"))
+    for name in ("last", "best"):
+        text = evaluate_otherwise(run, Question(out=Path(f"{name}.json"), best=name == "best"))
+    found = read(Path("best.json"))
+    assert found["best"] == {
+        "iteration": record["best"]["iteration"], "sha256": record["best"]["sha256"], "chosen_on": "val"
+    }  # fmt: skip
+    assert f"weights of iteration {record['best']['iteration']}, the best on val, not the last ones" in text
+    ious = {row["name"]: row["iou"] for row in found["per_class"]}
+    assert ious == pytest.approx({"sky": 0.0, "road": 0.0, "car": ious["car"], "tree": 0.0})
+    assert "best" not in read(Path("last.json"))
+    assert read(Path("last.json"))["scores"] != found["scores"]
+    assert contents(Path("reports")) == before
+    with pytest.raises(ParamsError, match=r"--best: .* chose its best weights on 'val', .* another --split"):
+        evaluate_otherwise(run, Question(split="val", best=True))
+    paths.best_weights(run.name).write_bytes(b"others")
+    with pytest.raises(StaleMetrics, match=r"best\.safetensors is not what .* promises"):
+        evaluate_otherwise(run, Question(best=True))
+
+
+def test_without_validation_there_is_no_best_to_score(trained: Run) -> None:
+    with pytest.raises(ModelError, match=r"has no best weights, .* set train\.validation\.every"):
+        evaluate_otherwise(trained, Question(best=True))
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -553,9 +595,11 @@ def test_the_command_line_asks_what_was_typed(monkeypatch: pytest.MonkeyPatch, t
     assert asked[1][0] == ("full", "camvid", Path("theirs"))
     assert (asked[1][1]["ids"], asked[1][1]["split"], asked[1][1]["out"]) == ("raw", "val", None)
     assert cli.main(["evaluate", "full/camvid", "--predictions", "theirs", "--protocol", "whole"]) == 2
+    assert cli.main(["evaluate", "full/camvid", "--predictions", "theirs", "--best"]) == 2
     assert cli.main(["evaluate", "camvid", "--predictions", "theirs"]) == 2
     assert cli.main(["evaluate", name, "--ids", "raw", "-o", "c.json"]) == 2
-    assert len(asked) == 2
+    assert cli.main(["evaluate", name, "--best"]) == 0
+    assert asked[2:] == [(name, Question(best=True))]
 
 
 @pytest.mark.parametrize(("rank", "tells"), [("0", True), ("1", False)])

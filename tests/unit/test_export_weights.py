@@ -44,8 +44,6 @@ def test_what_is_not_there_or_not_as_promised(make_run: Callable[..., Run], trai
         export_weights(make_run(train={**VALIDATED, "momentum": 0.8}), out)
     with pytest.raises(GaldError, match=r"net\.pth: weights are written as \.safetensors"):
         export_weights(trained, Path("net.pth"))
-    with pytest.raises(GaldError, match="is the run's own file"):
-        export_weights(trained, paths.weights(trained.name))
     paths.best_weights(trained.name).unlink()
     with pytest.raises(StaleMetrics, match=r"best\.safetensors is missing"):
         export_weights(trained, out, best=True)
@@ -57,6 +55,34 @@ def test_what_is_not_there_or_not_as_promised(make_run: Callable[..., Run], trai
     with pytest.raises(StaleMetrics, match="is damaged"):
         export_weights(trained, out)
     assert not out.exists()
+
+
+def test_no_trainings_file_is_written_over_by_whatever_name(trained: Run) -> None:
+    other = paths.weights("mini/camvid/psp-seed3")
+    best = paths.STATE / "checkpoints/mini/camvid/psp-seed3/best-000000010.safetensors"
+    for file in (other, best):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"of another training")
+    Path("link").symlink_to(other.parent.absolute())
+    Path("beside").mkdir()
+    wanted = [
+        paths.weights(trained.name),
+        other,
+        other.absolute(),
+        Path("beside/..") / other,
+        Path("link") / other.name,
+        Path("link/new.safetensors"),
+        best,
+    ]
+    before = files.sha256(paths.weights(trained.name))
+    for out in wanted:
+        with pytest.raises(
+            GaldError, match=r"lies in runs/ or \.gald/, whose files are trainings'; name another folder"
+        ):
+            export_weights(trained, out)
+    assert files.sha256(paths.weights(trained.name)) == before
+    assert other.read_bytes() == best.read_bytes() == b"of another training"
+    export_weights(trained, Path("runs.safetensors"))
 
 
 def test_without_validation_there_is_no_best(make_run: Callable[..., Run]) -> None:

@@ -18,11 +18,15 @@ import warnings
 import pytest
 
 from gald import follow, locking, paths, tracking
+from gald.errors import TrainingDiverged, TrainingInterrupted
 from gald.files import sha256, write_json, write_text
 from gald.tables.run import build_table
 from gald.tracking import _courtesy, _live, _store
 from gald.tracking._curves import points, read_lines
 from gald.tracking._store import Store
+from gald.train import loop
+from gald.train.run import train
+from gald.train.voices import told_elsewhere
 from tests.processes import wait_until
 from tests.unit.tables.conftest import TABLE, write_params, write_run
 
@@ -173,7 +177,11 @@ def test_the_stage_is_read_from_lock_and_record(run):
         assert _live.stage(card) == "RUNNING"
         write_run(run, 0.6)
         assert _live.stage(card) == "FINISHED"
+        follow.tell_failure(run.name, "the loss is inf")
+        assert _live.stage(card) == "FINISHED"
     other = dataclasses.replace(card.origin, data="b" * 64)
+    assert _live.stage(dataclasses.replace(card, origin=other)) == "FAILED"
+    announce(run)  # a later attempt, which died
     assert _live.stage(dataclasses.replace(card, origin=other)) == "KILLED"
 
 
@@ -184,6 +192,32 @@ def test_a_silent_training_of_another_machine_is_dead_after_a_while(run):
     assert _live.stage(dataclasses.replace(card, began=time.time() - 3600)) == "KILLED"
     write_line(run, 10)
     assert _live.stage(dataclasses.replace(card, began=time.time() - 3600)) == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TrainingDiverged("iteration 12: the loss is inf"), "iteration 12: the loss is inf"),
+        (ZeroDivisionError("a bug"), "ZeroDivisionError: a bug"),
+        (TrainingInterrupted("stopped after iteration 12, because it was sent SIGTERM"), None),
+        (told_elsewhere(TrainingDiverged("process 1 says why")), None),
+    ],
+)
+def test_a_training_leaves_word_of_its_failure_and_none_of_a_stop(make_run, monkeypatch, error, said):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setenv(follow.SWITCH, "1")
+    monkeypatch.setattr(follow, "_start_follower", lambda: None)
+    monkeypatch.setattr(loop, "train", fail)
+    run = make_run()
+    with pytest.raises(type(error)):
+        train(run)
+    (card,) = follow.cards()
+    assert card.failed == said
+    assert _live.stage(card) == ("KILLED" if said is None else "FAILED")
+    follow.tell_failure("mini/camvid/unknown-seed0", "no card of it")
+    assert len(list(follow.cards())) == 1
 
 
 # A store that does not answer.
@@ -391,6 +425,18 @@ def test_one_entry_from_the_first_interval_through_a_restart_to_the_scores(suite
         assert dead.data.tags["gald.interrupted"].startswith("at iteration 30 of ")
         assert not list(follow.cards())
 
+        with training(run):  # starts again, and says what it fails with
+            again = _live.Told(opened, announce(run))
+            again.tell()
+            assert "gald.interrupted" not in opened.find(identity).data.tags
+            follow.tell_failure(run.name, "iteration 31: the loss is inf" + 9000 * "!")
+        assert again.tell() == "FAILED"
+        failed = opened.find(identity)
+        assert (failed.info.status, failed.info.run_id) == ("FAILED", first.info.run_id)
+        assert failed.data.tags["gald.failed"].startswith("iteration 31: the loss is inf!!")
+        assert "gald.interrupted" not in failed.data.tags
+        assert not list(follow.cards())
+
         with training(run):  # goes on from iteration 10, with other code, another loader and new times
             lines = read_lines(paths.growing_history(run.name))
             write_text(paths.growing_history(run.name), json.dumps(lines[0]) + "\n")
@@ -401,7 +447,7 @@ def test_one_entry_from_the_first_interval_through_a_restart_to_the_scores(suite
             told.tell()
             again = opened.find(identity)
             assert (again.info.status, again.info.run_id) == ("RUNNING", first.info.run_id)
-            assert "gald.interrupted" not in again.data.tags
+            assert "gald.failed" not in again.data.tags
             assert [step for step, _ in curve(opened, again)] == [10, 20, 30, 40]  # no step twice
 
             write_run(run, 0.6, code=NEW)  # with another history, whose later part was never told

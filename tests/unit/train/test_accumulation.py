@@ -155,3 +155,38 @@ def test_hard_pixels_are_chosen_in_each_part_by_itself(make_run: Callable[..., R
         for i in range(4)
     ]  # fmt: skip
     assert found.main == pytest.approx(sum(each) / 4, rel=1e-5)
+
+
+@pytest.fixture
+def group() -> Iterator[None]:
+    """A process group of this process alone."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what the compiler imports
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_gradients_travel_once_an_iteration_whatever_the_micro_batches(
+    make_run: Callable[..., Run], compiled: bool
+) -> None:
+    def reduce(_: None, bucket: torch.distributed.GradBucket) -> torch.futures.Future[Tensor]:
+        sent.append(bucket.index())
+        done: torch.futures.Future[Tensor] = torch.futures.Future()
+        done.set_result(bucket.buffer())
+        return done
+
+    sent: list[int] = []
+    world, counts = World(0, 2, torch.device("cpu")), {}
+    for micro_batches in (1, 4):
+        run = make_run(train={"micro_batches": micro_batches}, **FROZEN)
+        state = state_of(run)
+        network: Any = world.wrap(state.model)
+        network.register_comm_hook(None, reduce)
+        state.network = torch.compile(network, backend="eager") if compiled else network
+        for iteration in range(3):
+            sent.clear()
+            train_one_iteration(state, uneven_batch(), run.params.train, iteration, 0.01, world)
+        counts[micro_batches] = len(sent)
+    assert counts[1] == counts[4] > 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gald.errors import GaldError
-from gald.train import checkpoint
+from gald.train import aside, checkpoint
 from gald.train.checkpoint import Checkpoint
 
 IDENTITY = {"params": "p", "data": "d"}
@@ -138,6 +138,95 @@ def test_other_params_are_never_resumed_and_never_silently(tmp_path: Path, caplo
     with caplog.at_level(logging.WARNING):
         assert checkpoint.load(tmp_path, IDENTITY) is None
     assert "made with other params; starting afresh" in caplog.text
+
+
+def places(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def iterations(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.checkpoint"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Checkpoint folder of a run, or a link to one on another disk."""
+    if request.param == "link":
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "disk/run").mkdir()
+        (tmp_path / "run").symlink_to(tmp_path / "disk/run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("folder", ["folder", "link"], indirect=True)
+def test_what_was_put_aside_comes_back(folder: Path) -> None:
+    other = IDENTITY | {"params": "other"}
+    checkpoint.save(folder, state(10, params="other"))
+    (folder / "history.jsonl").write_text("{}")
+    aside.settle(folder, IDENTITY)
+    assert iterations(folder) == []
+    checkpoint.save(folder, state(20))
+    beside = folder.resolve().parent
+    assert len(places(beside)) == 2
+    aside.settle(folder, IDENTITY)
+    assert iterations(folder) == ["000000020"]
+    aside.settle(folder, other)
+    assert places(folder) == ["000000010.checkpoint", "history.jsonl"]
+    assert len(places(beside)) == 2
+    aside.settle(folder, IDENTITY)
+    assert iterations(folder) == ["000000020"]
+    aside.forget(folder)
+    assert places(beside) == ["run"]
+    assert iterations(folder) == ["000000020"]
+
+
+def test_a_kill_between_two_renames_loses_nothing(tmp_path: Path) -> None:
+    """The former state has stepped aside, and what was aside is not back yet."""
+    folder, other = tmp_path / "run", IDENTITY | {"data": "other"}
+    checkpoint.save(folder, state(10, data="other"))
+    aside.settle(folder, IDENTITY)
+    checkpoint.save(folder, state(20))
+    aside.settle(folder, other)
+    folder.rename(aside._place(folder, other))
+    (folder).mkdir()
+    (folder / "history.jsonl").write_text("of a training that had no checkpoint yet")
+    aside.settle(folder, IDENTITY)
+    assert places(folder) == ["000000020.checkpoint"]
+
+
+def test_of_several_that_were_put_aside_the_last_one_stays(tmp_path: Path) -> None:
+    for index, params in enumerate(["first", "second", "third"]):
+        aside.settle(tmp_path / "run", IDENTITY | {"params": params})
+        checkpoint.save(tmp_path / "run", state(index, params=params))
+    aside.settle(tmp_path / "run", IDENTITY | {"params": "third"})
+    assert len(places(tmp_path)) == 2
+    aside.settle(tmp_path / "run", IDENTITY | {"params": "first"})
+    assert checkpoint.load(tmp_path / "run", IDENTITY | {"params": "first"}) is None
+    aside.settle(tmp_path / "run", IDENTITY | {"params": "third"})
+    assert iterations(tmp_path / "run") == ["000000002"]
+
+
+def test_a_damaged_header_does_not_put_a_trainings_own_state_aside(tmp_path: Path) -> None:
+    for iteration in (10, 20):
+        checkpoint.save(tmp_path / "run", state(iteration))
+    newest = tmp_path / "run/000000020.checkpoint"
+    newest.write_bytes(newest.read_bytes().replace(b'"params": "p"', b'"params": "q"'))
+    aside.settle(tmp_path / "run", IDENTITY)
+    found = checkpoint.load(tmp_path / "run", IDENTITY)
+    assert found is not None
+    assert found.iteration == 10
+
+
+def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "scale").write_text("notes")
+    for folder in (tmp_path / "scale", tmp_path / "scale/run"):
+        with pytest.raises(GaldError, match=r"scale is a file, where .* move it away"):
+            aside.settle(folder, IDENTITY)
+    checkpoint.save(tmp_path / "run", state(10))
+    (tmp_path / "run/notes").mkdir()
+    with pytest.raises(GaldError, match=r"run/notes is a folder that no training made; move it out of \S+run, "):
+        checkpoint.clear(tmp_path / "run")
+    assert checkpoint.load(tmp_path / "run", IDENTITY) is None
 
 
 def test_rests_of_a_kill_while_writing_are_swept(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from gald.models import _recompute
 from gald.models.released import NETS
 from gald.models.segmentor import Segmentor, build_segmentor
 from gald.params import ModelParams, Run
-from gald.train import loop
-from gald.train.faults import first_bad_layer, memory_needed, what_to_lower
+from gald.train import faults, loop
+from gald.train.faults import first_bad_layer, memory_needed, told, what_to_lower
 from gald.train.recompute import recompute_blocks
 from gald.train.run import train
 
@@ -170,7 +170,20 @@ def test_out_of_memory_says_what_to_lower(
         GaldError,
         match=r"mini/camvid/none-seed0: memory ran out in iteration 3: it needs some 0\.0 GiB for weights, gradients "
         r"and optimiser, and 0\.0 GiB for the features of 2 crops of 32x48 pixels; raise train\.micro_batches "
-        r"\(now 2\), use more devices, or lower train\.crop_size or train\.batch_size$",
+        r"\(now 2\), use more devices, or lower train\.crop_size or train\.batch_size; with other params .* afresh",
+    ):
+        train(run)
+
+
+def test_a_single_value_that_a_norm_of_the_users_own_network_sees_is_said_without_a_traceback(
+    make_run: Callable[..., Run],
+) -> None:
+    """The double graph convolution halves small maps down to one position, which the params do not tell."""
+    run = make_run(model={"aggregation": {"name": "dual_gcn"}}, train={"batch_size": 1, "crop_size": [32, 32]})
+    with pytest.raises(
+        GaldError,
+        match=r"none-seed0: batch norm sees a single value a channel, of 1 crops of 32x32 pixels at once: raise "
+        r"train\.batch_size, .*'frozen'",
     ):
         train(run)
 
@@ -187,6 +200,17 @@ def test_an_estimate_that_fails_does_not_hide_that_memory_ran_out(model: Segment
     text = what_to_lower(model, run.params.train, 4)
     assert text.startswith("its features of 4 crops of 32x48 pixels do not fit; raise train.micro_batches (now 1)")
     assert "set train.activation_checkpointing to true" in text
+
+
+def test_an_estimate_for_which_no_memory_is_left_does_not_hide_it_either(
+    model: Segmentor, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(faults, "memory_needed", fail)
+    error = told(RuntimeError("can't allocate memory: x"), 7, model, run.params.train, 4)
+    assert str(error).startswith("memory ran out in iteration 7: its features of 4 crops of 32x48 pixels do not fit; ")
 
 
 def test_synchronised_norms_are_estimated_like_others(

@@ -23,9 +23,11 @@ import gald
 from gald import files, locking, paths
 from gald.datasets._reader import PreparedSplit
 from gald.errors import GaldError, RunBusy
+from gald.models.segmentor import build_segmentor
 from gald.params import Run
 from gald.train import history, parallel
 from gald.train import run as train_run
+from gald.train.norms import refuse_lone_samples
 from gald.train.parallel import World, joined
 from gald.train.run import train
 from gald.train.validation import Validation
@@ -154,6 +156,12 @@ def checkpoints(run: Run) -> list[int]:
 def record(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(paths.run_json(run.name).read_text())
     return found
+
+
+def changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
+    """What a resumed training marks as done otherwise before, with both."""
+    formerly = {line["what"]: line["effective"] for line in before}
+    return {line["what"]: (formerly[line["what"]], line["effective"]) for line in now if line["changed"]}
 
 
 def told(log: str) -> list[str]:
@@ -296,9 +304,73 @@ def test_another_number_of_processes_goes_on_and_two_machines_do(
     assert 0 < stopped < 60
     train(run)
     assert record(run)["determinism"] == "seeded"
-    assert [origin["environment"]["processes"] for origin in record(run)["resumed_from"]] == [2]
-    assert record(run)["environment"]["processes"] == 1
+    (origin,) = record(run)["resumed_from"]
+    assert (origin["environment"]["processes"], record(run)["environment"]["processes"]) == (2, 1)
+    assert changes(origin["recipe"], record(run)["recipe"]) == {
+        "global batch": ("4 (2 x 2 x 1: devices, samples, micro-batches)", "4"),
+        "batch norm sees": ("2 samples", "4 samples"),
+    }
     assert lines(run)[-1]["iteration"] == 60
+
+
+SLOW_READER = """
+import os, time
+if os.environ.get("RANK") == "1":
+    from gald.train.loader import CachedSamples
+    read = CachedSamples.__getitem__
+    def slowly(samples, index):
+        time.sleep(0.1)
+        return read(samples, index)
+    CachedSamples.__getitem__ = slowly
+"""
+
+
+@pytest.mark.slow
+def test_processes_stop_early_together_and_tell_of_the_one_that_waits(
+    make_run: Callable[..., Run], start: Callable[..., Job]
+) -> None:
+    """At a rate at which nothing is learnt, so that no validation is better than the first one."""
+    patience = {"every": 2, "split": "test", "samples": 4, "patience": 2}
+    run = make_run(train={**RECIPE, "learning_rate": 1e-12, "log_every": 2, "validation": patience}, model=NO_DROPOUT)
+    Path("sitecustomize.py").write_text(SLOW_READER)
+    job = start(run)
+    log = job.end(100)
+    assert job.agent.returncode == 0, log
+    assert (record(run)["iterations"], record(run)["stopped_early"]) == (6, True)
+    assert record(run)["best"]["iteration"] == 2
+    assert [line["iteration"] for line in lines(run)] == [2, 4, 6]
+    assert min(line["data_wait"] for line in history.read(paths.history(run.name))) > 0.5, "of process 1, which waits"
+
+
+@pytest.mark.slow
+def test_where_one_of_two_machines_is_lost_the_other_goes_on(
+    make_run: Callable[..., Run], start: Callable[..., Job]
+) -> None:
+    """Killed whole: neither its agent nor its process says a word."""
+    run = make_run(train={**BREAKABLE, "max_iters": 300})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    waits = "last_call_timeout=15,keep_alive_interval=1,keep_alive_max_attempt=3"  # minutes in all by default
+    options = ("--nnodes=1:2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test",
+               f"--rdzv-conf={waits}", "--max-restarts=3")  # fmt: skip
+    survivor = start(run, processes=1, options=options, log="log0")
+    survivor.wait_for(lambda: listens(port))  # the first one keeps what the agents tell each other
+    lost = start(run, processes=1, options=options, log="log1")
+    survivor.wait_for(lambda: checkpoints(run))
+    for pid in (lost.agent.pid, *lost.workers().values()):
+        os.kill(pid, signal.SIGKILL)
+    log = survivor.end(150)
+    assert survivor.agent.returncode == 0, log
+    assert re.search(r"going on from iteration [1-9]\d* of 300", log), log
+    assert [origin["environment"]["processes"] for origin in record(run)["resumed_from"]] == [2], log
+    assert (record(run)["environment"]["processes"], record(run)["iterations"]) == (1, 300)
+    assert [line["iteration"] for line in lines(run)] == [*range(7, 300, 7), 300]
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_what_cannot_be_shared_is_said(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,6 +393,41 @@ def test_what_cannot_be_shared_is_said(make_run: Callable[..., Run], monkeypatch
     with joined(make_run().params.train) as world:
         assert (world.rank, world.size, world.first) == (0, 1, True)
         assert not torch.distributed.is_initialized()
+
+
+POOLED = [
+    ({"aggregation": {"name": "psp"}}, [32, 48], "the 1x1 bin of aggregation 'psp'"),
+    ({"aggregation": {"name": "aspp"}}, [32, 48], "the pooled image of aggregation 'aspp'"),
+    ({"distribution": {"name": "mask"}}, [60, 60], "the 1x1 mask of distribution 'mask'"),
+    ({"aggregation": {"name": "psp", "bins": [2, 3]}}, [32, 48], None),
+    ({"distribution": {"name": "mask"}}, [60, 124], None),
+    ({"aggregation": {"name": "non_local"}}, [32, 48], None),
+]
+
+
+@pytest.mark.filterwarnings("ignore:distribution mask")  # of small maps
+@pytest.mark.parametrize(("model", "crop_size", "what"), POOLED)
+def test_norms_that_would_see_one_value_are_refused_before_any_work_and_no_others_are(
+    model: dict[str, Any], crop_size: list[int], what: str | None, make_run: Callable[..., Run]
+) -> None:
+    backbone = {"name": "tiny", "width": 16, "stem_width": 8}
+    run = make_run(model={**model, "backbone": backbone}, train={"crop_size": crop_size})
+    network = build_segmentor(run.params.model, 4).train()
+    image = torch.zeros(1, 3, *crop_size)
+    for changes, processes, refused in (
+        ({}, 2, False), ({}, 4, True), ({"micro_batches": 2}, 2, True), ({"batch_norm": "frozen"}, 4, False),
+        ({"batch_norm": "sync"}, 4, False),
+    ):  # fmt: skip
+        params = run.params.model_copy(update={"train": run.params.train.model_copy(update=changes)})
+        if refused and what is not None:
+            with pytest.raises(GaldError, match=rf"each of {processes} processes one sample .* on {what}: start fewer"):
+                refuse_lone_samples(params, World(0, processes, torch.device("cpu")))
+            with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+                network(image, full_size=False)
+        else:
+            refuse_lone_samples(params, World(0, processes, torch.device("cpu")))
+    if what is None:
+        network(image, full_size=False)
 
 
 @pytest.mark.gpu
@@ -372,19 +479,22 @@ def test_three_processes_learn_what_one_does_and_one_of_them_speaks(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["loss", "code"])
+@pytest.mark.parametrize(
+    ("fault", "precision"),
+    [("loss", "float32"), ("loss", "bf16"), ("loss", "fp16"), ("synchronised loss", "float32"), ("code", "float32")],
+)
 def test_of_three_processes_the_one_that_fails_says_why_and_only_it(
-    make_run: Callable[..., Run], start: Callable[..., Job], fault: str
+    make_run: Callable[..., Run], start: Callable[..., Job], fault: str, precision: str
 ) -> None:
-    run = make_run(train={**THREE, "max_iters": 100_000})
+    run = make_run(train={**THREE, "max_iters": 100_000, "precision": precision})
     Path("sitecustomize.py").write_text(FAULTS[fault])
     job = start(run, processes=3)
-    log = job.end()
+    log = job.end(100)
     assert job.agent.returncode != 0
     assert job.workers_left() == []
     spoken = [line for line in told(log) if "another process is gone" not in line]
-    if fault == "loss":
-        assert len(told(log)) == 1
+    if fault != "code":
+        assert len(told(log)) == 1, log
         assert re.match(r"process 2 of 3: gald train: iteration 4: the loss is inf .* on samples \S+, \S+; ", spoken[0])
         assert log.count("not finite first: the loss itself") == 1
         assert checkpoints(run) == []
@@ -418,6 +528,30 @@ if os.environ.get("RANK") == "1":
     loop.train_one_iteration = fail
 """,
 }
+# Norms that wait for each other forwards and backwards, as synchronised ones do, which torch has on GPUs only.
+FAULTS["synchronised loss"] = (
+    FAULTS["loss"]
+    + """
+if "RANK" in os.environ:
+    import torch
+    from gald.train import start
+    class Together(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, feature):
+            torch.distributed.all_reduce(torch.zeros(1))
+            return feature.clone()  # a ReLU changes it in place
+        @staticmethod
+        def backward(ctx, gradient):
+            torch.distributed.all_reduce(torch.zeros(1))
+            return gradient
+    def synchronised(model, world, params):
+        norms = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+        for norm in norms:
+            norm.register_forward_hook(lambda norm, given, found: Together.apply(found))
+        return model
+    start.synchronised = synchronised
+"""
+)
 
 
 class Fellows(World):

@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,25 @@ from torch import nn
 from gald import paths
 from gald.errors import GaldError, ParamsError
 from gald.models.segmentor import build_segmentor
-from gald.params import Box, Choice, LossParams, PhotometricParams, Run, ValidationParams, load_suite
-from gald.train import loop
+from gald.params import (
+    Box,
+    Choice,
+    LossParams,
+    PhotometricParams,
+    Run,
+    TrainParams,
+    ValidationParams,
+    load_suite,
+    paper_params,
+)
+from gald.train import loop, recipe
 from gald.train.parallel import World
-from gald.train.planned import loss_in_words
+from gald.train.planned import loss_in_words, planned
 from gald.train.recipe import Line, as_record, as_table, effective_recipe, refuse_departures
 from gald.train.run import train
 from tests.unit.conftest import REPOSITORY
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def params_here(tmp_path: Path) -> None:
-    """Make the project's params those of the current folder."""
-    (tmp_path / "params").symlink_to(REPOSITORY / "params")
 
 
 class Pretrained(nn.Module):
@@ -54,7 +59,6 @@ def departures(run: Run, model: Any, world: World) -> dict[str, str]:
     return {line.what: line.effective for line in effective_recipe(run, model, 2975, world) if line.departs}
 
 
-@pytest.mark.usefixtures("params_here", "prepared")
 @pytest.mark.parametrize("dataset", ["cityscapes", "ade20k", "pascal_context", "camvid", "coco_stuff10k"])
 def test_a_run_of_the_papers_suite_on_eight_devices_departs_in_nothing(dataset: str) -> None:
     loss = paper_run(dataset).params.train.loss
@@ -64,7 +68,54 @@ def test_a_run_of_the_papers_suite_on_eight_devices_departs_in_nothing(dataset: 
     refuse_departures(run, effective_recipe(run, Pretrained(), 2975, World(0, 8, CPU)))
 
 
-@pytest.mark.usefixtures("params_here", "prepared")
+def test_the_shipped_papers_recipe_is_word_for_word_the_one_that_departures_are_told_from() -> None:
+    for run in paper_runs():
+        reference = paper_params(run.dataset)
+        assert reference is not None
+        assert dict(planned(run.params, None)) == dict(planned(reference, None)), run.name
+
+
+EDITS = [
+    ("recipes.yaml", "        max_iters: 160000", "        max_iters: 1600", {"iterations": "1600"}),
+    ("recipes.yaml", "crop_size: [512, 512]", "crop_size: [256, 256]", {"crop": "256x256"}),
+    ("base.yaml", "momentum: 0.9 ", "momentum: 0.95 ", {"optimiser": "sgd, momentum 0.95, weight decay 0.0005"}),
+    ("base.yaml", "learning_rate: 0.01", "learning_rate: 0.02", {"learning rate": "0.02, poly 0.9"}),
+    (
+        "protocols.yaml",
+        "  scales: [1.0]\n  flip: false\n\nsliding:",
+        "  scales: [1.0]\n  flip: true\n\nsliding:",
+        {"scored by": "whole on val, images resized to at most 2048x512, ratio kept, flipped too, logits averaged"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "expected"), EDITS, ids=[new.split()[0] for _, _, new, _ in EDITS])
+def test_an_edit_of_the_users_files_is_a_departure_and_moves_no_reference(
+    tmp_path: Path, file: str, old: str, new: str, expected: dict[str, str]
+) -> None:
+    root = tmp_path / "params"
+    shutil.copytree(REPOSITORY / "params", root)
+    text = (root / file).read_text()
+    assert old in text
+    (root / file).write_text(text.replace(old, new, 1))
+    run = next(run for run in load_suite("paper", root).runs if run.dataset == "ade20k")
+    run = dataclasses.replace(run, params=run.params.model_copy(update={"train": strict(run)}))
+    found = effective_recipe(run, Pretrained(), 20210, World(0, 8, CPU))
+    assert {line.what: line.effective for line in found if line.departs} == expected
+    with pytest.raises(ParamsError, match=re.escape(f"departs from the paper's in 1: {next(iter(expected))}: ")):
+        refuse_departures(run, found)
+
+
+def strict(run: Run) -> TrainParams:
+    return run.params.train.model_copy(update={"strict": True})
+
+
+def test_a_benchmark_of_the_users_own_departs_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert paper_params("their_own") is None
+    monkeypatch.setattr(recipe, "paper_params", lambda dataset: None)
+    assert departures(paper_run("ade20k", learning_rate=0.5), Pretrained(), World(0, 1, CPU)) == {}
+
+
 def test_what_departs_is_marked_and_nothing_else() -> None:
     world = World(0, 8, CPU)
     norms = departures(paper_run("ade20k", batch_norm="local"), Pretrained(), world)
@@ -123,10 +174,10 @@ CHANGES: list[tuple[dict[str, Any], dict[str, str]]] = [
         {"loss": "OHEM, threshold 0.7, at least 100000 pixels of the 2 samples that a device sees at once"},
     ),
     ({"threads": 4, "workers": 2, "channels_last": False, "log_every": 7, "activation_checkpointing": True}, {}),
+    ({"compile": True}, {}),
 ]
 
 
-@pytest.mark.usefixtures("params_here", "prepared")
 @pytest.mark.parametrize(("changes", "expected"), CHANGES, ids=[", ".join(changes) for changes, _ in CHANGES])
 def test_every_change_that_moves_a_number_is_marked(changes: dict[str, Any], expected: dict[str, str]) -> None:
     """Each alone, and nothing else with it."""
@@ -140,7 +191,6 @@ def test_every_change_that_moves_a_number_is_marked(changes: dict[str, Any], exp
         refuse_departures(run, found)
 
 
-@pytest.mark.usefixtures("params_here", "prepared")
 def test_class_weights_are_compared_by_their_values() -> None:
     """150 weights are more than a table holds, so their digest stands for them."""
     weights = tuple(1 + index / 100 for index in range(150))
@@ -154,7 +204,6 @@ def test_class_weights_are_compared_by_their_values() -> None:
     assert loss_in_words(few) == "cross-entropy, class weights 1 0.25 2"
 
 
-@pytest.mark.usefixtures("params_here", "prepared")
 @pytest.mark.parametrize(
     ("section", "changes", "what", "words"),
     [
@@ -177,14 +226,12 @@ def test_another_network_or_protocol_is_marked(
     assert re.search(words, " ".join(found.values()))
 
 
-@pytest.mark.usefixtures("params_here", "prepared")
 def test_a_miniature_benchmark_is_not_the_papers_data() -> None:
     run = paper_run("ade20k")
     run = dataclasses.replace(run, params=run.params.model_copy(update={"edition": "mini"}))
     assert set(departures(run, Pretrained(), World(0, 8, CPU))) == {"data"}
 
 
-@pytest.mark.usefixtures("params_here", "prepared")
 @pytest.mark.parametrize(
     ("devices", "micro_batches", "kept", "of", "departs"),
     [
@@ -208,7 +255,6 @@ def test_hard_pixels_are_said_to_be_those_of_a_device(
     assert line.departs == departs
 
 
-@pytest.mark.usefixtures("params_here", "prepared")
 def test_the_words_of_the_papers_recipe_on_eight_devices() -> None:
     lines = {
         line.what: line for line in effective_recipe(paper_run("cityscapes"), Pretrained(), 2975, World(0, 8, CPU))
@@ -245,7 +291,6 @@ def test_a_table_marks_what_departs() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.usefixtures("params_here")
 def test_strict_refuses_before_the_first_iteration(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,7 +304,6 @@ def test_strict_refuses_before_the_first_iteration(
     assert not paths.weights(run.name).exists()
 
 
-@pytest.mark.usefixtures("params_here")
 def test_a_training_that_is_refused_leaves_the_finished_one_as_it_is(make_run: Callable[..., Run]) -> None:
     run = make_run(train={"strict": True})
     paths.run_json(run.name).parent.mkdir(parents=True)
@@ -269,7 +313,6 @@ def test_a_training_that_is_refused_leaves_the_finished_one_as_it_is(make_run: C
     assert paths.run_json(run.name).read_text() == "of an earlier training"
 
 
-@pytest.mark.usefixtures("params_here")
 def test_products_that_the_environment_rounds_to_tf32_are_named() -> None:
     """Images of GPU vendors set a variable for it, which torch reads as it does this setting."""
     run = paper_run("cityscapes")
@@ -282,36 +325,39 @@ def test_products_that_the_environment_rounds_to_tf32_are_named() -> None:
     assert lines["precision"].effective == ("float32, convolutions and matrix products in TF32 where the GPU has it")
 
 
-def test_strict_without_a_paper_to_compare_with_is_refused(make_run: Callable[..., Run]) -> None:
+def test_strict_without_a_paper_to_compare_with_is_refused(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe, "paper_params", lambda dataset: None)
     run = make_run(train={"strict": True})
     with pytest.raises(
-        ParamsError, match=r"train\.strict is on, and there is no folder params .* set train\.strict to"
+        ParamsError,
+        match=r"train\.strict is on, and the paper's recipe of camvid is not known: .* set train\.strict to",
     ):
         train(run)
 
 
-@pytest.mark.usefixtures("params_here")
 def test_a_run_records_and_tells_its_recipe(make_run: Callable[..., Run], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "gald")
     run = make_run(train={"max_iters": 4, "micro_batches": 2})
     train(run)
-    recipe = json.loads(paths.run_json(run.name).read_text())["recipe"]
-    by_name = {line["what"]: line for line in recipe}
+    recorded = json.loads(paths.run_json(run.name).read_text())["recipe"]
+    by_name = {line["what"]: line for line in recorded}
     assert by_name["global batch"]["effective"] == "4 (1 x 2 x 2: devices, samples, micro-batches)"
     assert by_name["batch norm sees"] == {
         "what": "batch norm sees", "planned": "4 samples", "effective": "2 samples", "paper": "8 samples",
-        "departs": True,
+        "departs": True, "changed": False,
     }  # fmt: skip
     assert by_name["samples seen"]["effective"] == "16"
     assert by_name["determinism"]["effective"] == "bitwise"
     told = [message for message in caplog.messages if "batches of 4 (1 x 2 x 2" in message]
     assert len(told) == 1
-    assert "batch norm sees 2 samples" in told[0]
+    assert "micro-batches) (planned: 4), batch norm sees 2 samples (planned: 4 samples), learning rate 0.05" in told[0]
+    assert "float32, compiled: no, pretrained: none, bitwise" in told[0]
     first = next(index for index, message in enumerate(caplog.messages) if "training 4 iterations" in message)
     assert caplog.messages.index(told[0]) < first
 
 
-@pytest.mark.usefixtures("params_here")
 def test_the_words_of_a_run_on_one_device(make_run: Callable[..., Run]) -> None:
     run = make_run(train={"decay_norm_and_bias": False, "clip_gradient_norm": 1.5, "average_decay": 0.99})
     model = build_segmentor(run.params.model, 4)

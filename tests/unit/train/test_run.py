@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,9 +25,13 @@ from gald.errors import DatasetError, GaldError, RunBusy, TrainingDiverged, Trai
 from gald.models.segmentor import build_segmentor
 from gald.params import Run
 from gald.prepare.pack import pack
-from gald.train import checkpoint, history, loop
+from gald.train import checkpoint, history, loop, trial
 from gald.train import run as train_run
 from gald.train import start as start_of
+from gald.train.interval import Interval, IterationLosses
+from gald.train.loader import CachedSamples
+from gald.train.parallel import World
+from gald.train.recipe import Line, effective_recipe
 from gald.train.run import train
 from tests.processes import wait_until
 from tests.unit.conftest import write_prepared
@@ -327,9 +332,33 @@ def test_other_params_start_afresh_and_say_so(
             train(make_run())
     run = make_run(train=changed)
     train(run)
-    assert "was made with other params; starting afresh" in caplog.text
+    assert re.search(
+        r"none-seed0: its checkpoints were made with other params; they are kept as \S+none-seed0\.[0-9a-f]{8} until",
+        caplog.text,
+    )
     assert outcome(run)[0] == outcome(expected)[0]
     assert outcome(run)[2] == outcome(expected)[2]
+    assert not list(paths.checkpoint_dir(run.name).parent.glob("none-seed0*"))
+
+
+def test_params_that_return_go_on_from_their_checkpoints(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after an advice that did not help."""
+    caplog.set_level("INFO", "gald")
+    unbroken = make_run("mini/camvid/none-seed1")
+    train(unbroken)
+    for rate, iteration in ((0.05, 12), (0.02, 11)):
+        with monkeypatch.context() as patch:
+            stop_at(patch, iteration)
+            with pytest.raises(TrainingInterrupted):
+                train(make_run(train={"learning_rate": rate}))
+    run = make_run(train={"learning_rate": 0.05})
+    train(run)
+    assert "going on from iteration 12 of 30" in caplog.text
+    assert outcome(run)[0] == outcome(unbroken)[0]
+    assert outcome(run)[2:] == outcome(unbroken)[2:]
+    assert not list(paths.checkpoint_dir(run.name).parent.glob("none-seed0*"))
 
 
 def test_other_code_goes_on_and_is_recorded(
@@ -346,6 +375,36 @@ def test_other_code_goes_on_and_is_recorded(
     record = json.loads(paths.run_json(run.name).read_text())
     assert [origin["code"] for origin in record["resumed_from"]] == ["0" * 64]
     assert record["code"]["digest"] != "0" * 64
+    assert record["determinism"] == "seeded"
+
+
+def test_the_recipe_of_each_part_is_recorded_and_what_changed_is_marked(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on other devices, whose number decides what batch norm sees."""
+
+    def on_two(*given: Any) -> list[Line]:
+        return [
+            dataclasses.replace(line, effective="2 samples") if line.what == "batch norm sees" else line
+            for line in effective_recipe(*given)
+        ]
+
+    run = make_run()
+    for iteration, patched in ((12, True), (20, False)):
+        with monkeypatch.context() as patch:
+            stop_at(patch, iteration)
+            if patched:
+                patch.setattr(train_run, "effective_recipe", on_two)
+            with pytest.raises(TrainingInterrupted):
+                train(run)
+    train(run)
+    assert "on another machine (other from here on: batch norm sees); run.json says so" in caplog.text
+    record = json.loads(paths.run_json(run.name).read_text())
+    (origin,) = record["resumed_from"]
+    assert {line["what"]: line["effective"] for line in origin["recipe"]}["batch norm sees"] == "2 samples"
+    assert [(line["what"], line["effective"]) for line in record["recipe"] if line["changed"]] == [
+        ("batch norm sees", "4 samples")
+    ]
     assert record["determinism"] == "seeded"
 
 
@@ -375,7 +434,9 @@ def test_a_loss_that_is_not_finite_is_named_and_the_last_good_state_kept(
 
     calls = iter(range(1, 100))
     monkeypatch.setattr(loop, "segmentation_loss", explode)
-    message = r"iteration 23: the loss is inf .* learning rate 0\.0\d+ on samples train/scene\d\d, .* Lower train\.l"
+    message = (
+        r"iteration 23: the loss is inf .* learning rate 0\.0\d+ on samples train/scene\d\d, .* Lower train\.l.*afresh"
+    )
     with pytest.raises(TrainingDiverged, match=message):
         train(run)
     assert sorted(path.name for path in paths.checkpoint_dir(run.name).glob("*.checkpoint")) == [
@@ -429,6 +490,83 @@ def test_the_time_of_a_checkpoint_is_no_wait_for_data(
     lines = history.read(paths.history(run.name))
     assert [line["data_wait"] for line in lines] == [0.5, 0.5, 0.5]
     assert [line["images_per_second"] for line in lines] == [2.0, 2.0, 2.0]
+
+
+class SlowSamples(CachedSamples):
+    """Samples that take a second of a clock each."""
+
+    def __getitem__(self, index: int, /) -> Any:
+        CLOCK[0] += 1
+        return super().__getitem__(index)
+
+
+CLOCK = [0.0]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that reading samples moves, by four seconds an iteration, and computing, by one."""
+
+    def compute(*given: Any) -> Any:
+        CLOCK[0] += 1
+        return real(*given)
+
+    CLOCK[0] = 0.0
+    real = loop.train_one_iteration
+    monkeypatch.setattr(loop, "train_one_iteration", compute)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: CLOCK[0]))
+    monkeypatch.setattr(train_run, "time", SimpleNamespace(monotonic=lambda: CLOCK[0]))
+    for module in (train_run, trial):
+        monkeypatch.setattr(module, "CachedSamples", SlowSamples)
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(
+    ("store", "iterations", "told"),
+    [
+        ("files", 4, ""),  # twenty seconds, in which no training has settled
+        ("files", 5, "80 % of the time goes by in waiting for images; run `gald pack mini/camvid`, or raise train.w"),
+        ("auto", 5, "80 % of the time goes by in waiting for images; raise train.workers (now 0)"),
+    ],
+)
+def test_who_waits_for_images_is_told_once_what_to_change(
+    store: Any, iterations: int, told: str, make_run: Callable[..., Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    if store == "auto":
+        pack("mini", "camvid")
+    run = make_run(train={"max_iters": iterations + 3 * bool(told), "log_every": 1})
+    train(run, store=store)
+    assert [line["data_wait"] for line in history.read(paths.history(run.name))][:3] == [0.8, 0.8, 0.8]
+    found = [message for message in caplog.messages if "waiting for images" in message]
+    assert [message.startswith(f"{run.name}: {told}") for message in found] == ([True] if told else [])
+
+
+@pytest.mark.usefixtures("clock")
+def test_trials_tell_it_too(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    advice = "80 % of the time goes by in waiting for images; run `gald pack mini/camvid`, or raise train.workers"
+    run = make_run(train={"log_every": 2})
+    assert advice in trial.limited(run, 4)
+    assert advice in trial.overfit(run, 4, 4)
+    monkeypatch.setattr(trial, "CachedSamples", CachedSamples)
+    assert "waiting for images" not in trial.limited(run, 4)
+
+
+class TwoThatWait(World):
+    """A process whose fellow waits more."""
+
+    def total(self, tensor: Any) -> Any:
+        return 2 * tensor
+
+    def largest(self, value: float) -> float:
+        return max(value, 0.75)
+
+
+def test_the_share_of_waiting_is_that_of_whoever_waits_most() -> None:
+    losses = IterationLosses(1.0, 1.0, 0.0, 1.0)
+    for world, share in ((World(0, 1, torch.device("cpu")), 0.25), (TwoThatWait(0, 2, torch.device("cpu")), 0.75)):
+        interval = Interval()
+        interval.add(losses, 2.0, 0.5)
+        assert interval.line(1, 0.1, 4, world)["data_wait"] == share
 
 
 @pytest.mark.slow

@@ -1,0 +1,82 @@
+"""Checkpoints of other params or data of a run, put aside for when these return.
+
+What an error advises to change is a param, and other params are another training, which begins afresh. So that trying
+them costs nothing, the state of the former training steps aside as a whole folder, ``<run>.<digest>``, and comes back
+when its params do. One such folder is kept for a run, the one that was written last, until a training of it ends.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from gald.files import digest
+from gald.train import checkpoint
+
+_LOG = logging.getLogger("gald.train")
+_DIGITS = 8
+AFRESH = (
+    "with other params the training begins afresh, and the checkpoints of these are put aside until they are as they "
+    "were again"
+)
+"""What a remedy that is a param means."""
+
+
+def settle(folder: Path, identity: dict[str, str]) -> None:
+    """Put what is of another training aside, and bring back what is of this one.
+
+    Killed at any moment, it does the rest the next time.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's checkpoint folder; may be missing, or a link to another disk.
+    identity : dict
+        What is to be trained now.
+
+    Raises
+    ------
+    GaldError
+        A file stands in the folder's place.
+    """
+    checkpoint.check_folder(folder)
+    real = Path(os.path.realpath(folder))
+    found, own = checkpoint.identities(real), _place(real, identity)
+    if found and identity not in found:
+        theirs = found[0]
+        place = _place(real, theirs)
+        shutil.rmtree(place, ignore_errors=True)
+        real.rename(place)
+        changed = " and ".join(key for key, value in identity.items() if theirs.get(key) != value)
+        _LOG.warning(
+            "%s: its checkpoints were made with other %s; they are kept as %s until a training ends here, and gone on "
+            "from where these are as they were",
+            folder, changed, place,
+        )  # fmt: skip
+    if own.is_dir() and not checkpoint.any_in(real):
+        checkpoint.clear(real)
+        own.rename(real)
+        _LOG.info("%s: the checkpoints that were put aside as %s are back", folder, own)
+    if folder.is_symlink():
+        real.mkdir(parents=True, exist_ok=True)
+    for older in _all(real)[1:]:
+        shutil.rmtree(older, ignore_errors=True)
+
+
+def forget(folder: Path) -> None:
+    """Remove what was put aside of a run."""
+    for place in _all(Path(os.path.realpath(folder))):
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _place(real: Path, identity: dict[str, str]) -> Path:
+    return real.with_name(f"{real.name}.{digest(identity)[:_DIGITS]}")
+
+
+def _all(real: Path) -> list[Path]:
+    """Folders that were put aside, the one that was written last first."""
+    found = real.parent.glob(f"{glob.escape(real.name)}.{'[0-9a-f]' * _DIGITS}")
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
