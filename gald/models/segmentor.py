@@ -140,6 +140,7 @@ def build_segmentor(model: ModelParams, num_classes: int) -> Segmentor:
         distribution={"name": model.distribution.name, **model.distribution.options},
         aggregation_stride=model.aggregation_stride,
         align_corners=model.align_corners,
+        output_stride=model.backbone.options["output_stride"],
     )
     head = MainHead(channels.main, model.channels, num_classes, block)
     aux_head = None

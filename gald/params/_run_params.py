@@ -38,6 +38,7 @@ def _problems(params: RunParams) -> Iterator[str]:
     """Name every impossible combination of a run's params, with what to change."""
     yield from _splits(params)
     yield from _divisors(params)
+    yield from _widths(params.model)
     yield from _mask_size(params)
     yield from _training(params)
     if params.model.aggregation.name == "psp" and params.train.batch_size == 1:
@@ -68,6 +69,28 @@ def _divisors(params: RunParams) -> Iterator[str]:
                 f"model.channels {model.channels}: the {count} {parts} of {part.name!r} must divide it and its "
                 f"{inner} inner channels; change {parts}, {narrowing} or model.channels"
             )
+
+
+def _widths(model: ModelParams) -> Iterator[str]:
+    """Name options that leave a part of the network without channels, or ask for more of something than there is."""
+    aggregation, options = model.aggregation.name, model.aggregation.options
+    if aggregation == "psp" and len(options["bins"]) > model.channels:
+        yield f"model.channels {model.channels} do not suffice for the {len(options['bins'])} bins of 'psp': give fewer"
+    if aggregation == "dual_gcn" and (model.channels < 2 or model.channels < options["reduction"]):
+        yield (
+            f"model.channels {model.channels} leave no node of 'dual_gcn' at reduction {options['reduction']}: lower "
+            "it, or raise model.channels"
+        )
+    if aggregation == "ema" and options["gradient_steps"] > options["steps"]:
+        yield f"model.aggregation.gradient_steps {options['gradient_steps']} exceeds its steps, {options['steps']}"
+    if model.backbone.name == "tiny" and model.backbone.options["norm"] == "group":
+        for key in ("width", "stem_width"):
+            width = model.backbone.options[key]
+            if width > 15 and width % (width // 8):
+                yield (
+                    f"model.backbone.{key} {width} is no number of channels that groups of 8 share: give a multiple of "
+                    "8, or norm: batch"
+                )
 
 
 def _mask_size(params: RunParams) -> Iterator[str]:

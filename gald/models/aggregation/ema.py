@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from gald.errors import ModelError
 from gald.models.layers import Feature, conv_norm_act
+from gald.options import Fraction, NonNegativeInt, PositiveInt
 
 _EPSILON = 1e-6  # of the released code, under norms and sums of responsibilities
 
@@ -84,7 +85,12 @@ class ExpectationMaximisation(nn.Module):
 
 
 def build(
-    channels: int, *, bases: int = 64, steps: int = 3, momentum: float = 0.9, gradient_steps: int = 1
+    channels: int,
+    *,
+    bases: PositiveInt = 64,
+    steps: PositiveInt = 3,
+    momentum: Fraction = 0.9,
+    gradient_steps: NonNegativeInt = 1,
 ) -> ExpectationMaximisation:
     """Expectation-maximisation attention, (N, C, H, W) to the same shape.
 
@@ -105,12 +111,13 @@ def build(
     Raises
     ------
     ModelError
-        No basis or step, more steps with gradients than steps, or a momentum outside [0, 1].
+        More steps with gradients than steps.
+
+    Notes
+    -----
+    The paper speaks of no stopped gradient; taken at its word, its block is ``gradient_steps=3``. The released code's
+    is ``gradient_steps=0``. All other defaults are those of both.
     """
-    if bases < 1 or steps < 1:
-        raise ModelError(f"aggregation ema: bases is {bases} and steps is {steps}; both must be 1 or more")
-    if not 0 <= gradient_steps <= steps:
+    if gradient_steps > steps:
         raise ModelError(f"aggregation ema: gradient_steps is {gradient_steps}; allowed are 0 to steps, {steps}")
-    if not 0 <= momentum <= 1:
-        raise ModelError(f"aggregation ema: momentum is {momentum}; it must lie in [0, 1]")
     return ExpectationMaximisation(channels, bases, steps, momentum, gradient_steps)
