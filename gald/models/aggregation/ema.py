@@ -11,7 +11,7 @@ section 3; equation 15 is the moving average.
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from gald.errors import ModelError
@@ -38,14 +38,22 @@ def maximise(positions: Positions, shares: Responsibilities) -> Bases:
     return normed
 
 
+def _over_processes(mean: Bases) -> Bases:
+    """Mean over the processes of a training, each of which sees an equal part of the batch."""
+    if not distributed.is_available() or not distributed.is_initialized() or mean.is_meta:
+        return mean
+    distributed.all_reduce(mean)
+    return mean / distributed.get_world_size()
+
+
 class ExpectationMaximisation(nn.Module):
     """ReLU(x + BN(W2 ReLU(bases shares))), bases and shares fitted to W1 x.
 
     The released code lets no gradient pass the fit, and with that none reach W1, which stays as it was drawn. Here
     gradients pass the last step, unless asked otherwise; the steps before only say where it starts.
 
-    In training the moving average takes the mean of the batch's bases in each forward pass. In evaluation the kept
-    bases start the fit and stay as they are.
+    In training the moving average takes the mean of the batch's bases in each forward pass, of the whole batch where
+    several processes share it. In evaluation the kept bases start the fit and stay as they are.
     """
 
     bases: Tensor
@@ -81,7 +89,7 @@ class ExpectationMaximisation(nn.Module):
 
     def _keep(self, bases: Bases) -> None:
         mean = bases.mean(dim=0, keepdim=True, dtype=self.bases.dtype)
-        self.bases.lerp_(mean, 1 - self.momentum)
+        self.bases.lerp_(_over_processes(mean), 1 - self.momentum)
 
 
 def build(
