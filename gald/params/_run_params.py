@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from gald.datasets import load_spec
+from gald.datasets import IGNORE_INDEX, load_spec
 from gald.params._sections import EvaluateParams, ModelParams, Section, TrainParams
 from gald.plugins import nearest
 
@@ -112,6 +112,11 @@ def _mask_size(params: RunParams) -> Iterator[str]:
 def _training(params: RunParams) -> Iterator[str]:
     """Refuse what the training recipe says of classes and of scores on the way."""
     spec, loss, validation = load_spec(params.dataset, params.source), params.train.loss, params.train.validation
+    if len(spec.classes) > IGNORE_INDEX:
+        yield (
+            f"dataset: {params.dataset} has {len(spec.classes)} classes; masks have 8 bits, and {IGNORE_INDEX} marks "
+            f"what is ignored: merge classes until there are {IGNORE_INDEX} at most"
+        )
     if loss.class_weights is not None and len(loss.class_weights) != len(spec.classes):
         yield (
             f"train.loss.class_weights has {len(loss.class_weights)} weights, but {params.dataset} has "
