@@ -134,7 +134,7 @@ def build_segmentor(model: ModelParams, num_classes: int) -> Segmentor:
     """
     if not 1 <= num_classes <= IGNORE_INDEX:
         raise ModelError(
-            f"{num_classes} classes; masks have 8 bits, and {IGNORE_INDEX} marks what is ignored, so a network here has 1 "
+            f"{num_classes} classes; masks have 8 bits, and {IGNORE_INDEX} marks what is ignored: a network here has 1 "
             f"to {IGNORE_INDEX}"
         )
     backbone = build_plugin(

@@ -4,9 +4,10 @@ The file needs nothing beside it and runs no code when it is read, which a pickl
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +21,13 @@ from gald.params._validate import validated
 
 _MOST_LISTED = 6
 _KEY = "gald"  # one entry, because safetensors writes several in an order that changes from call to call
+
+
+class Described(NamedTuple):
+    """What a weights file says of its network: its classes in order, and its params less pretrained weights."""
+
+    classes: tuple[str, ...]
+    model: ModelParams
 
 
 def save(path: Path, model: Segmentor, params: ModelParams, classes: Sequence[str]) -> None:
@@ -70,33 +78,46 @@ def load(path: str | Path, *, classes: Sequence[str] | None = None) -> Segmentor
         of no use (see `unusable`), or other classes.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"no weights at {path}; train the run first, or check the path")
+    described = describe(path)
+    if classes is not None and list(classes) != list(described.classes):
+        raise ModelError(_other_classes(path, list(described.classes), list(classes)))
+    with _opened(path) as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}
     try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_KEY)
-            state = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged or no safetensors file ({error}); remove it and train again") from error
-    if header is None:
-        raise ModelError(f"{path} was not written by gald: it does not say which network its tensors belong to")
-    found, params = _described(path, header)
-    if classes is not None and list(classes) != found:
-        raise ModelError(_other_classes(path, found, list(classes)))
-    try:
-        model = build_segmentor(params, len(found))
+        model = build_segmentor(described.model, len(described.classes))
     except GaldError as error:
         raise ModelError(f"{path}: its network cannot be built: {error}") from error
     _fill(model, state, path)
-    model.class_names = tuple(found)
+    model.class_names = described.classes
     return model.eval()
 
 
-def _described(path: Path, header: str) -> tuple[list[str], ModelParams]:
-    """Class names and params of a weights file's header."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is damaged or no safetensors file ({error}); remove it and train again") from error
+
+
+def describe(path: Path) -> Described:
+    """Read what a weights file says of its network, and none of its tensors.
+
+    Raises
+    ------
+    ModelError
+        No such file, a damaged or foreign one, or one that this version cannot read.
+    """
+    if not path.is_file():
+        raise ModelError(f"no weights at {path}; train the run first, or check the path")
+    with _opened(path) as file:
+        header = (file.metadata() or {}).get(_KEY)
+    if header is None:
+        raise ModelError(f"{path} was not written by gald: it does not say which network its tensors belong to")
     try:
         content = json.loads(header)
-        classes, params = content["classes"], unpretrained(content["model"])
+        classes, model = content["classes"], unpretrained(content["model"])
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise TypeError("its classes are no list of names")
     except (GaldError, LookupError, TypeError, ValueError) as error:
@@ -105,7 +126,7 @@ def _described(path: Path, header: str) -> tuple[list[str], ModelParams]:
             f"{path}: this gald, {__version__}, cannot read what the file says of its network ({said[:300]}); load it "
             "with the version of gald that wrote it, or train the run again"
         ) from error
-    return classes, params
+    return Described(tuple(classes), model)
 
 
 def unpretrained(content: dict[str, Any]) -> ModelParams:

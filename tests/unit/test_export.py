@@ -92,6 +92,13 @@ def test_program_holds_the_network_at_any_size(capsys: pytest.CaptureFixture[str
         network(images_of(1, 3, 31, 40))
 
 
+def test_a_weights_file_is_taken_whatever_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    save("i1")
+    assert main(["export", "i1", "-o", "model.pt2", "--static", "--size", "32", "32"]) == 0
+    assert main(["export", "i2", "-o", "model.pt2", "--static", "--size", "32", "32"]) == 1
+    assert "no weights at runs/i2/weights.safetensors" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_static_export_takes_one_size_only(capsys: pytest.CaptureFixture[str]) -> None:
     weights = save("net.safetensors")
