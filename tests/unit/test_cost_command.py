@@ -12,9 +12,8 @@ from gald.commands import cost as module
 from gald.commands._cost_rows import modules
 from gald.commands.cost import FIELDS, cost
 from gald.errors import GaldError, ModelError, ParamsError
-from gald.evaluate.cost import Pass
+from gald.evaluate.cost import Pass, parameters
 from gald.evaluate.cost import cost as price
-from gald.evaluate.cost import parameters
 from gald.models import weights
 from gald.models.released import NETS
 from gald.models.segmentor import build_segmentor
