@@ -1,8 +1,8 @@
 """Modules looked up by file name, their options read from the source without importing torch.
 
-A plugin is a file with a function ``build`` whose keyword-only arguments are its options. Files that begin with an
-underscore are machinery. Validation parses the file, since importing a module of networks would import torch, which
-takes seconds.
+A plugin is a file with a function ``build`` whose keyword-only arguments are its options. Their types say what a value
+may be: plain types, ``Literal``, and the bounded ones of `gald.options`. Files that begin with an underscore are
+machinery. Validation parses the file, since importing a module of networks would import torch, which takes seconds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ast
 import difflib
 import importlib
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,14 @@ class Option:
     annotation: Any
     default: Any
     required: bool
+
+
+class OptionError(ParamsError):
+    """An option that a plugin does not have, lacks, or must not have this value."""
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(problem)
+        self.option = option
 
 
 def available(kind: str) -> tuple[str, ...]:
@@ -77,17 +85,60 @@ def signature(kind: str, name: str) -> dict[str, Option]:
         No such plugin.
     """
     check_name(kind, name)
+    from gald import options as bounded  # with pydantic, which whoever only lists names does without
+
     tree = ast.parse((_PACKAGE / kind / f"{name}.py").read_text())
+    types = _TYPES | vars(bounded)
     build = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "build")
     options = {}
     for argument, default in zip(build.args.kwonlyargs, build.args.kw_defaults, strict=True):
         assert argument.annotation is not None, f"{kind}/{name}.py: option {argument.arg} has no type"
         options[argument.arg] = Option(
-            annotation=eval(ast.unparse(argument.annotation), {"__builtins__": {}}, dict(_TYPES)),  # our own source
+            annotation=eval(ast.unparse(argument.annotation), {"__builtins__": {}}, types),  # our own source
             default=None if default is None else ast.literal_eval(default),
             required=default is None,
         )
     return options
+
+
+def checked(kind: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Hold options against the signature of a plugin's ``build``; return all of them, defaults filled in.
+
+    Parameters
+    ----------
+    kind, name : str
+        The plugin.
+    given : mapping of str to value
+        Lists pass for tuples, which YAML does not know; no other type passes for another.
+
+    Raises
+    ------
+    ParamsError
+        No such plugin.
+    OptionError
+        One is unknown, missing, of another type or out of its bounds.
+    """
+    known = signature(kind, name)
+    for key in given:
+        if key not in known:
+            raise OptionError(key, f"{name!r} has no option {key!r}; {nearest(key, known)}")
+    for key, option in known.items():
+        if option.required and key not in given:
+            raise OptionError(key, f"{name!r} needs the option {key!r}")
+    return {key: _checked(key, option, given.get(key, option.default)) for key, option in known.items()}
+
+
+def _checked(key: str, option: Option, value: Any) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    value = tuple(value) if isinstance(value, list) else value
+    try:
+        return TypeAdapter(option.annotation).validate_python(value, strict=True)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"]
+    choices = [choice for choice in typing.get_args(option.annotation) if isinstance(choice, str)]
+    hint = f"; {nearest(value, choices)}" if isinstance(value, str) and choices else ""
+    raise OptionError(key, f"found {value!r}; {message[0].lower()}{message[1:]}{hint}")
 
 
 def load(kind: str, name: str) -> Callable[..., Any]:

@@ -13,12 +13,21 @@ BENCHMARKS = ("block", "evaluate", "loader", "loss", "pipeline", "prepare", "ste
 
 def add(verb: Verb) -> None:
     """Declare the verbs that measure."""
-    one = verb("cost", _cost, "parameters, GMACs, memory and latency of runs, suites or all aggregations")
-    one.add_argument("what", metavar="RUN|SUITE", nargs="*", help="none: every aggregation, alone and with affinity")
+    one = verb("cost", _cost, "parameters, GMACs, memory and latency of networks or of all modules")
     one.add_argument(
-        "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the image (the crop), or of features (97 97)"
+        "what",
+        metavar="RUN|SUITE|NET|FILE",
+        nargs="*",
+        help="runs, suites, released networks (gald_res50), weights files; none: every aggregation and distribution",
     )
-    one.add_argument("--channels", type=int, metavar="C", default=512, help="of the aggregations' features (512)")
+    one.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the image (a run's crop, else 769 769), or of features (97 97)",
+    )
+    one.add_argument("--channels", type=int, metavar="C", default=512, help="of the modules' features (512)")
     one.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to measure (cpu)")
     one.add_argument("--threads", type=int, metavar="N", default=1, help="of the CPU (1)")
     one.add_argument("--runs", type=int, metavar="N", default=5, help="timed passes (5)")

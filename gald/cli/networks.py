@@ -50,7 +50,7 @@ def _add_explain(verb: Verb) -> None:
 
 def _add_export(verb: Verb) -> None:
     one = verb("export", _export, "write a network as ONNX or as a torch.export program, and check it")
-    one.add_argument("network", metavar="RUN|FILE", help="a trained run, or a weights file (.safetensors)")
+    one.add_argument("network", metavar="RUN|FILE", help="a trained run, or a weights file")
     one.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="to write: .onnx or .pt2")
     one.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the image it is traced with")
     one.add_argument("--static", action="store_true", help="fix batch, height and width to those of the trace")
@@ -62,11 +62,11 @@ def _add_export(verb: Verb) -> None:
 def _add_source(one: argparse.ArgumentParser) -> None:
     source = one.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", help=f"a trained run, {RUN}")
-    source.add_argument("--weights", type=Path, metavar="FILE", help="a weights file (.safetensors)")
+    source.add_argument("--weights", type=Path, metavar="FILE", help="a weights file, whatever its name")
 
 
 def _weights_of(run: str) -> Path:
-    """Weights of a run that need not be of any suite that is here; a misspelt name is answered with the nearest."""
+    """Weights of a run, which need not be of any suite here; a misspelt name is answered with the nearest."""
     from gald import paths, plugins
 
     weights = paths.weights(run)
@@ -96,7 +96,8 @@ def _explain(args: argparse.Namespace) -> None:
 def _export(args: argparse.Namespace) -> None:
     from gald.commands.export import export
 
-    weights = Path(args.network) if args.network.endswith(".safetensors") else _weights_of(args.network)
+    file = Path(args.network)
+    weights = file if file.is_file() or file.suffix == ".safetensors" else _weights_of(args.network)
     size = args.size and (*args.size,)
     sys.stdout.write(export(weights, args.out, size=size, static=args.static, opset=args.opset))
 

@@ -56,7 +56,7 @@ def check_packages(opset: int | None) -> None:
 
 def failures() -> tuple[type[Exception], ...]:
     """Errors by which an exported file says that it cannot run."""
-    found: tuple[type[Exception], ...] = (RuntimeError, AssertionError, ValueError)
+    found: tuple[type[Exception], ...] = (RuntimeError, AssertionError, ValueError, TypeError, KeyError)
     if importlib.util.find_spec("onnxruntime") is None:
         return found
     from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -170,10 +170,21 @@ def write_program(program: ExportedProgram, note: dict[str, str]) -> Written:
     -------
     Written
         Run by torch, as loaded from the bytes.
+
+    Raises
+    ------
+    GaldError
+        torch cannot write the program, or not read what it wrote.
     """
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={_NOTE: json.dumps(note, indent=2, ensure_ascii=False)})
-    content = buffer.getvalue()
-    loaded: Callable[[Tensor], Tensor] = torch.export.load(io.BytesIO(content)).module()
+    try:
+        torch.export.save(program, buffer, extra_files={_NOTE: json.dumps(note, indent=2, ensure_ascii=False)})
+        content = buffer.getvalue()
+        loaded: Callable[[Tensor], Tensor] = torch.export.load(io.BytesIO(content)).module()
+    except Exception as error:  # its serialiser passes on whatever an expression of sizes makes it raise
+        raise GaldError(
+            "torch.export cannot write this network and read it back; nothing was written; export it for one size with "
+            f"--static --size HEIGHT WIDTH, or as ONNX ({type(error).__name__}: {str(error).strip()[:200]})"
+        ) from error
     usage = ('network = torch.export.load("{file}").module()', "logits = network(images)")
     return Written(content, loaded, "", usage)

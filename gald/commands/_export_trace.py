@@ -2,12 +2,15 @@
 
 While torch traces, it notes each decision that the code took on a size. Those that it cannot prove for all sizes would
 end the export; here they are deferred, that is, kept in the program as assertions, and sizes of 0 and 1 are no special
-cases. What is left is compared at several sizes by the caller.
+cases. Many of them are torch's own thoughts on layouts, without consequence for the program: those that refuse an image
+which the network takes are dropped. What is left is compared at several sizes by the caller.
 """
 
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +25,7 @@ from gald.models.segmentor import Segmentor
 
 _TRACED = (192, 256)  # height and width, unequal so that neither is taken for the other
 _LARGEST = 1024
+_LIMIT_S = 120.0  # of the processor's time; networks that can be traced take less than a minute
 _LEAST = 32  # pixels a side; what is smaller shows no scene, and is not worth an assertion
 
 Shape = tuple[int, int, int]
@@ -56,6 +60,45 @@ def quietly() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+class _TooLong(BaseException):  # not an Exception, of which torch catches many on the way
+    """The processor's time is used up."""
+
+
+@contextmanager
+def bounded(size: tuple[int, int]) -> Iterator[None]:
+    """Give up on a network over whose sizes torch would think for hours, as it does over a Swin's windows.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Height and width of the image that it is traced with, for the remedy.
+
+    Raises
+    ------
+    GaldError
+        What is inside takes more than `_LIMIT_S` of the processor's time.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _TooLong
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, _LIMIT_S, 10.0)  # again, should something have swallowed the first
+    try:
+        yield
+    except _TooLong:
+        raise GaldError(
+            f"torch has thought over the sizes of this network for {_LIMIT_S:.0f} s without an end; nothing was "
+            f"written; export it for one size with --static --size {size[0]} {size[1]}"
+        ) from None
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def trace_shape(network: LogitsOnly, size: tuple[int, int] | None, static: bool) -> Shape:
@@ -143,9 +186,30 @@ def trace(network: LogitsOnly, shape: Shape, least: int | None) -> ExportedProgr
             f"{_culprit(network, images, least)} cannot be exported with a free batch, height and width; export it for "
             f"one size with --static --size {height} {width} ({_first(error)})"
         ) from error
+    if least is not None:
+        for taken in ((1, least, least), (1, height, width)):
+            _drop_refusals(program, torch.zeros(taken[0], 3, *taken[1:]))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     return program
+
+
+def _drop_refusals(program: ExportedProgram, images: Tensor) -> None:
+    """Drop the assertions of a program that refuse images which the network takes."""
+    while True:
+        asserted = {
+            node.args[1]: node for node in program.graph.nodes if node.target is torch.ops.aten._assert_scalar.default
+        }
+        try:
+            program.module()(images)
+        except (RuntimeError, AssertionError) as error:
+            wrong = asserted.get(str(error))
+            if wrong is None:
+                return  # it fails for another reason, which the comparison will tell
+            program.graph.erase_node(wrong)
+            program.graph_module.recompile()
+        else:
+            return
 
 
 def _traced(module: nn.Module, given: tuple[Tensor, ...], least: int | None) -> ExportedProgram:

@@ -69,6 +69,7 @@ def explain(image: Path, weights: Path, out: Path, *, at: Sequence[tuple[int, in
         pixels = read(image)
     except Exception as error:  # Pillow's plugins each have their own ways to say that a file is damaged
         raise DatasetError(f"{image}: cannot be read as a picture ({reason(error)})") from error
+    looking.check_places(at, (pixels.shape[0], pixels.shape[1]))  # of the picture, not of what it is continued to
     try:
         padded = _padded(pixels, predictor.least_side)
         labels = predict(predictor.model, padded, (padded.shape[0], padded.shape[1]))

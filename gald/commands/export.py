@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gald import __version__, files
 from gald.commands._export_files import FORMATS, Written, check_packages, failures, write_onnx, write_program
-from gald.commands._export_trace import LogitsOnly, Shape, least_side, quietly, trace, trace_shape
+from gald.commands._export_trace import LogitsOnly, Shape, bounded, least_side, quietly, trace, trace_shape
 from gald.errors import GaldError, ParamsError
 from gald.models import weights as weights_file
 
@@ -75,10 +75,11 @@ def export(
         shape = trace_shape(network, size, static)
         least = None if static else least_side(network, shape)
         _LOG.info("%s: tracing with images of %s", weights, _spell(shape))
-        program = trace(network, shape, least)
-        _LOG.info("%s: making the %s file", weights, title)
         note = _note(weights, model.class_names, least)
-        written = write_onnx(program, note, opset) if out.suffix == ".onnx" else write_program(program, note)
+        with bounded(shape[1:]):
+            program = trace(network, shape, least)
+            _LOG.info("%s: making the %s file", weights, title)
+            written = write_onnx(program, note, opset) if out.suffix == ".onnx" else write_program(program, note)
         _LOG.info("%s: comparing both on images of several sizes", weights)
         checked = [_compare(network, written, one) for one in _shapes(shape, least)]
     files.write_bytes(out, written.content)

@@ -53,16 +53,15 @@ def import_weights(file: Path, net: str, classes: int, out: Path, *, rgb: bool |
     Raises
     ------
     ModelError
-        No such network, no such file, a damaged one or one that holds more than tensors; tensors that are missing,
-        unexpected, of another shape or not finite, all of them named.
+        No such network, no such file, a damaged one or one that holds more than tensors; classes that no mask tells
+        apart; tensors that are missing, unexpected, of another shape, not finite or a negative variance, all of them
+        named.
     """
     origin = released.find(net)
-    if classes < 1:
-        raise ModelError(f"{classes} classes; a network has at least one")
     if out.absolute() == file.absolute():
         raise ModelError(f"{out} is the checkpoint itself; name another file for the result")
-    state = read(file)
     model = _unfilled(origin, classes)
+    state = read(file)
     own = model.state_dict()
     names = _released_names(own, origin)
     _check(file, state, {name: own[ours].shape for name, ours in names.items()}, net, classes)
@@ -101,6 +100,9 @@ def _check(file: Path, state: Mapping[str, Tensor], expected: Mapping[str, torch
         ],
         "not of finite numbers": [
             name for name in both if not state[name].is_floating_point() or not state[name].isfinite().all()
+        ],
+        "a variance below zero": [
+            name for name in weights.unusable({name: state[name] for name in both}) if state[name].isfinite().all()
         ],
     }
     if any(problems.values()):

@@ -6,11 +6,13 @@ orientation is heeded always: labels may be drawn on the pixels as stored, but w
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -117,6 +119,7 @@ class Predictor:
         self.palette: Pixels = np.array(colours, dtype=np.uint8)
         self.raw_ids = _raw_ids(spec, weights) if raw_ids else None
         self.model: Segmentor = for_prediction(model.to(device))
+        self._told: set[str] = set()
 
     @cached_property
     def least_side(self) -> int:
@@ -143,13 +146,21 @@ class Predictor:
             if not is_out_of_memory(error):
                 raise
             return f"{job.image}: {self._too_large(image)}"
+        try:
+            self._write(job, image, mask)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return f"{job.image}: the names of its results are too long for this file system; give it a shorter name"
+        return None
+
+    def _write(self, job: Job, image: Pixels, mask: Pixels) -> None:
+        """Write the results, that of the longest name first: if it is too long, none is written."""
+        coloured = Image.fromarray(overlay(image, mask, self.palette))
+        files.write_bytes(job.overlay, _encoded(coloured, job.overlay.suffix))
         files.write_bytes(job.mask, _encoded(_indexed(mask, self.palette), ".png"))
         if self.raw_ids is not None:
             files.write_bytes(job.ids, _encoded(Image.fromarray(self.raw_ids[mask]), ".png"))
-        files.write_bytes(
-            job.overlay, _encoded(Image.fromarray(overlay(image, mask, self.palette)), job.overlay.suffix)
-        )
-        return None
 
     def _mask(self, image: Pixels) -> Pixels:
         """Train ids of an image of any size; one too small for the network is continued by its edge pixels."""
@@ -160,7 +171,19 @@ class Predictor:
         if min(height, width) < _LEAST_SIDES[-1]:
             missing = (max(0, self.least_side - height), max(0, self.least_side - width))
             image = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
-        return predict_image(self.model, image, (image.shape[0], image.shape[1]))[:height, :width]
+        with self._telling_once():
+            return predict_image(self.model, image, (image.shape[0], image.shape[1]))[:height, :width]
+
+    @contextmanager
+    def _telling_once(self) -> Iterator[None]:
+        """Pass on each warning once, which Python alone does only until somebody catches warnings."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+        for one in caught:
+            if str(one.message) not in self._told:
+                self._told.add(str(one.message))
+                warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
     def _bytes_needed(self, image: Pixels) -> int:
         """Least that choosing the classes of an image takes beyond the network's own, at the usual stride of 8."""
@@ -177,7 +200,15 @@ class Predictor:
 
 
 def read(path: Path) -> Pixels:
-    """Read a picture of any kind as upright 8-bit RGB, uint8 (H, W, 3); see `gald.prepare.images.decode`."""
+    """Read a picture of any kind as upright 8-bit RGB, uint8 (H, W, 3); see `gald.prepare.images.decode`.
+
+    Raises
+    ------
+    ValueError
+        What bears the name is no file: reading a pipe, for example, would wait for somebody to write.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no regular file")
     return np.asarray(images.decode(images.read(path)).upright())
 
 

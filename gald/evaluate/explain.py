@@ -251,12 +251,23 @@ def _numpy(tensor: Tensor) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(tensor.float().cpu().numpy())
 
 
-def _checked(at: Sequence[tuple[int, int]], grid: _Grid) -> tuple[Place, ...]:
-    """Places of the chosen pixels."""
-    height, width = grid.size
+def check_places(at: Sequence[tuple[int, int]], size: tuple[int, int]) -> None:
+    """Refuse pixels that lie outside a picture of `size`, its height and width.
+
+    Raises
+    ------
+    ParamsError
+        One does; the message names it and the picture's rows and columns.
+    """
+    height, width = size
     for row, column in at:
         if not (0 <= row < height and 0 <= column < width):
             raise ParamsError(
                 f"--at {row} {column} is outside: rows go from 0 to {height - 1}, columns from 0 to {width - 1}"
             )
+
+
+def _checked(at: Sequence[tuple[int, int]], grid: _Grid) -> tuple[Place, ...]:
+    """Places of the chosen pixels."""
+    check_places(at, grid.size)
     return tuple(Place(pixel, grid.cell(pixel), "chosen") for pixel in at)

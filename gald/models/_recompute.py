@@ -138,14 +138,14 @@ def recomputes(feature: Tensor) -> bool:
     checkpointing, for example) keep it.
     """
     return (
-        feature.numel() >= LEAST_ELEMENTS
-        and torch.is_grad_enabled()
+        torch.is_grad_enabled()
         and feature.device.type in ("cpu", "cuda")
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         and type(feature) in (Tensor, nn.Parameter)
         and torch._C._autograd._saved_tensors_hooks_is_enabled()  # type: ignore[attr-defined]
         and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+        and feature.numel() >= LEAST_ELEMENTS  # last: asked while a graph is traced, it would bind the graph to it
     )
 
 

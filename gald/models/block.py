@@ -20,23 +20,31 @@ from gald.models.layers import Feature, conv_norm_act, resize
 Part = str | Mapping[str, Any] | nn.Module
 
 
-def build_plugin(kind: str, name: str, *given: Any, align_corners: bool, options: Mapping[str, Any]) -> nn.Module:
+def build_plugin(
+    kind: str,
+    name: str,
+    *given: Any,
+    align_corners: bool,
+    stride: int | None = None,
+    options: Mapping[str, Any],
+) -> nn.Module:
     """Build a plugin of ``gald/models/<kind>``; see `build_part`.
 
-    What the model gives (`given`, `align_corners`) is positional in a plugin's ``build``, what the user chooses is
-    keyword-only.
+    What the model gives (`given`, `align_corners`, `stride`) is positional in a plugin's ``build``, what the user
+    chooses is keyword-only.
     """
     build = plugins.load(f"models/{kind}", name)
-    known = plugins.signature(f"models/{kind}", name)
-    for key in options:
-        if key not in known:
-            raise ModelError(f"{kind} {name!r} has no option {key!r}; {plugins.nearest(key, known)}")
-    convention = {"align_corners": align_corners} if "align_corners" in inspect.signature(build).parameters else {}
-    module: nn.Module = build(*given, **convention, **options)
+    try:
+        chosen = plugins.checked(f"models/{kind}", name, options)
+    except plugins.OptionError as error:
+        raise ModelError(f"{kind} {name!r}: {error.option}: {error}") from error
+    told = {"align_corners": align_corners, "stride": stride}
+    wanted = inspect.signature(build).parameters.keys() & told.keys()
+    module: nn.Module = build(*given, **{key: told[key] for key in wanted}, **chosen)
     return module
 
 
-def build_part(kind: str, part: Part, channels: int, *, align_corners: bool) -> nn.Module:
+def build_part(kind: str, part: Part, channels: int, *, align_corners: bool, stride: int | None = None) -> nn.Module:
     """Build an aggregation or a distribution.
 
     Parameters
@@ -49,18 +57,23 @@ def build_part(kind: str, part: Part, channels: int, *, align_corners: bool) -> 
         Channels of the features.
     align_corners : bool
         Handed to the plugins that resize: those whose ``build`` has this argument.
+    stride : int, optional
+        Pixels of the image per position of the features, where that is known; handed on in the same way.
 
     Raises
     ------
     ParamsError
         No plugin bears the name.
     ModelError
-        The plugin has no such option, or refuses its value.
+        The plugin has no such option, or refuses its value; the message says what would be right.
     """
     if isinstance(part, nn.Module):
         return part
-    options = {"name": part} if isinstance(part, str) else dict(part)
-    return build_plugin(kind, options.pop("name"), channels, align_corners=align_corners, options=options)
+    options = dict(part) if isinstance(part, Mapping) else {"name": part}
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise ModelError(f"{kind} is {part!r}; give a name, or a mapping with the key 'name' and options beside it")
+    return build_plugin(kind, name, channels, align_corners=align_corners, stride=stride, options=options)
 
 
 class GlobalThenLocal(nn.Module):
@@ -81,11 +94,14 @@ class GlobalThenLocal(nn.Module):
         Resolution at which the aggregation runs.
     align_corners : bool
         Resizing convention, of the block and its parts.
+    output_stride : int, optional
+        Pixels of the image per position of the feature, for parts whose defaults follow it (the rates of ``aspp``),
+        which otherwise take it for 8.
 
     Raises
     ------
     ModelError
-        A part is refused, or the stride is neither 1 nor 2.
+        A part is refused, there is no channel, or the stride is neither 1 nor 2.
     """
 
     def __init__(
@@ -96,8 +112,11 @@ class GlobalThenLocal(nn.Module):
         distribution: Part = "none",
         aggregation_stride: int = 1,
         align_corners: bool = True,
+        output_stride: int | None = None,
     ) -> None:
         super().__init__()
+        if channels < 1:
+            raise ModelError(f"channels is {channels}; a feature has 1 or more")
         if aggregation_stride not in (1, 2):
             raise ModelError(f"aggregation_stride is {aggregation_stride}; allowed are 1 and 2")
         self.align_corners = align_corners
@@ -106,8 +125,11 @@ class GlobalThenLocal(nn.Module):
             if aggregation_stride == 2
             else nn.Identity()
         )
-        self.aggregation = build_part("aggregation", aggregation, channels, align_corners=align_corners)
-        self.distribution = build_part("distribution", distribution, channels, align_corners=align_corners)
+        stride = None if output_stride is None else output_stride * aggregation_stride
+        self.aggregation = build_part("aggregation", aggregation, channels, align_corners=align_corners, stride=stride)
+        self.distribution = build_part(
+            "distribution", distribution, channels, align_corners=align_corners, stride=output_stride
+        )
 
     def forward(self, feature: Feature) -> Feature:
         """Map (N, C, H, W) to the same shape."""

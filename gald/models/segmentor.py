@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gald.datasets import IGNORE_INDEX
 from gald.errors import ModelError
 from gald.models.backbone._features import Channels, Normalisation
 from gald.models.block import GlobalThenLocal, build_plugin
@@ -128,8 +129,14 @@ def build_segmentor(model: ModelParams, num_classes: int) -> Segmentor:
     Raises
     ------
     ModelError
-        Options that do not fit each other, or pretrained weights that do not cover the backbone.
+        Options that do not fit each other, classes that a mask of 8 bits cannot tell apart, or pretrained weights that
+        do not cover the backbone.
     """
+    if not 1 <= num_classes <= IGNORE_INDEX:
+        raise ModelError(
+            f"{num_classes} classes; masks have 8 bits, and {IGNORE_INDEX} marks what is ignored: a network here has 1 "
+            f"to {IGNORE_INDEX}"
+        )
     backbone = build_plugin(
         "backbone", model.backbone.name, align_corners=model.align_corners, options=model.backbone.options
     )
@@ -140,6 +147,7 @@ def build_segmentor(model: ModelParams, num_classes: int) -> Segmentor:
         distribution={"name": model.distribution.name, **model.distribution.options},
         aggregation_stride=model.aggregation_stride,
         align_corners=model.align_corners,
+        output_stride=model.backbone.options["output_stride"],
     )
     head = MainHead(channels.main, model.channels, num_classes, block)
     aux_head = None

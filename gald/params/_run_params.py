@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from gald.datasets import load_spec
+from gald.datasets import IGNORE_INDEX, load_spec
 from gald.params._sections import EvaluateParams, ModelParams, Section, TrainParams
 from gald.plugins import nearest
 
@@ -38,6 +38,7 @@ def _problems(params: RunParams) -> Iterator[str]:
     """Name every impossible combination of a run's params, with what to change."""
     yield from _splits(params)
     yield from _divisors(params)
+    yield from _widths(params.model)
     yield from _mask_size(params)
     yield from _training(params)
     yield from _lone_samples(params)
@@ -67,6 +68,28 @@ def _divisors(params: RunParams) -> Iterator[str]:
                 f"model.channels {model.channels}: the {count} {parts} of {part.name!r} must divide it and its "
                 f"{inner} inner channels; change {parts}, {narrowing} or model.channels"
             )
+
+
+def _widths(model: ModelParams) -> Iterator[str]:
+    """Name options that leave a part of the network without channels, or ask for more of something than there is."""
+    aggregation, options = model.aggregation.name, model.aggregation.options
+    if aggregation == "psp" and len(options["bins"]) > model.channels:
+        yield f"model.channels {model.channels} do not suffice for the {len(options['bins'])} bins of 'psp': give fewer"
+    if aggregation == "dual_gcn" and (model.channels < 2 or model.channels < options["reduction"]):
+        yield (
+            f"model.channels {model.channels} leave no node of 'dual_gcn' at reduction {options['reduction']}: lower "
+            "it, or raise model.channels"
+        )
+    if aggregation == "ema" and options["gradient_steps"] > options["steps"]:
+        yield f"model.aggregation.gradient_steps {options['gradient_steps']} exceeds its steps, {options['steps']}"
+    if model.backbone.name == "tiny" and model.backbone.options["norm"] == "group":
+        for key in ("width", "stem_width"):
+            width = model.backbone.options[key]
+            if width > 15 and width % (width // 8):
+                yield (
+                    f"model.backbone.{key} {width} is no number of channels that groups of 8 share: give a multiple of "
+                    "8, or norm: batch"
+                )
 
 
 def _mask_sides(params: RunParams) -> list[int] | None:
@@ -117,6 +140,11 @@ def _lone_samples(params: RunParams) -> Iterator[str]:
 def _training(params: RunParams) -> Iterator[str]:
     """Refuse what the training recipe says of classes and of scores on the way."""
     spec, loss, validation = load_spec(params.dataset, params.source), params.train.loss, params.train.validation
+    if len(spec.classes) > IGNORE_INDEX:
+        yield (
+            f"dataset: {params.dataset} has {len(spec.classes)} classes; masks have 8 bits, and {IGNORE_INDEX} marks "
+            f"what is ignored: merge classes until there are {IGNORE_INDEX} at most"
+        )
     if loss.class_weights is not None and len(loss.class_weights) != len(spec.classes):
         yield (
             f"train.loss.class_weights has {len(loss.class_weights)} weights, but {params.dataset} has "

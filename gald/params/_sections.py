@@ -8,18 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from gald import plugins
 from gald.datasets import load_spec
 from gald.errors import DatasetError, ParamsError
+from gald.options import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = tuple[PositiveInt, PositiveInt]
 
 
@@ -47,27 +43,15 @@ def _checked(kind: str) -> Callable[[Choice], Choice]:
 
     def check(choice: Choice) -> Choice:
         try:
-            options = plugins.signature(f"models/{kind}", choice.name)
+            filled = plugins.checked(f"models/{kind}", choice.name, choice.options)
+        except plugins.OptionError as error:
+            at = error.option if error.option in choice.options else "name"
+            raise _refusal(at, str(error)) from error
         except ParamsError as error:
             raise _refusal("name", str(error)) from error
-        for key in choice.options:
-            if key not in options:
-                raise _refusal(key, f"{choice.name!r} has no option {key!r}; {plugins.nearest(key, options)}")
-        filled = {key: _option(choice, key, option) for key, option in options.items()}
         return Choice.model_validate({"name": choice.name, **filled})
 
     return check
-
-
-def _option(choice: Choice, key: str, option: plugins.Option) -> Any:
-    if key not in choice.options and option.required:
-        raise _refusal("name", f"{choice.name!r} needs the option {key!r}")
-    value = choice.options.get(key, option.default)
-    try:
-        return TypeAdapter(option.annotation).validate_python(value, strict=True)
-    except ValidationError as error:
-        message = error.errors()[0]["msg"]
-        raise _refusal(key, f"found {value!r}; {message[0].lower()}{message[1:]}") from None
 
 
 def _refusal(key: str, message: str) -> PydanticCustomError:

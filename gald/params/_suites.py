@@ -11,11 +11,12 @@ from pydantic import Field, field_validator
 
 from gald import paths, plugins
 from gald.errors import ParamsError
+from gald.options import NonNegativeInt
 from gald.params._merge import Layer, Merged, read_yaml
 from gald.params._protocols import resolve_protocol
 from gald.params._run_params import RunParams
 from gald.params._runs import Run, Runs
-from gald.params._sections import DownloadParams, NonNegativeInt, PrepareParams, Section
+from gald.params._sections import DownloadParams, PrepareParams, Section
 from gald.params._tables import Cell, Table, load_table
 from gald.params._validate import validated
 

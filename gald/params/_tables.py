@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from gald import paths, plugins
+from gald.options import NonNegativeInt, PositiveInt
 from gald.params._merge import read_yaml
 from gald.params._scores import COSTS, SCORES
-from gald.params._sections import Box, NonNegativeInt, PositiveInt, ProtocolParams, Section, Size
+from gald.params._sections import Box, ProtocolParams, Section, Size
 from gald.params._validate import validated
 
 RowName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]  # part of paths, and of what a wildcard may take

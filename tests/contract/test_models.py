@@ -143,7 +143,7 @@ def test_options_are_named_typed_documented_and_readable_without_torch(kind, nam
     keywords = {key for key, value in parameters.items() if value.kind is inspect.Parameter.KEYWORD_ONLY}
     assert set(options) == keywords
     assert not any(value.kind is inspect.Parameter.VAR_KEYWORD for value in parameters.values())
-    assert set(parameters) - keywords <= {"channels", "align_corners"}
+    assert set(parameters) - keywords <= {"channels", "align_corners", "stride"}
     for option, said in options.items():
         assert option == option.lower()
         typed = re.search(rf"^    {option} : (.+)$", module.build.__doc__, re.MULTILINE)

@@ -1,6 +1,7 @@
 """`gald cost` on the smoke suite and on small modules."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,13 @@ import torch
 
 from gald import plugins
 from gald.commands import cost as module
+from gald.commands._cost_rows import modules
 from gald.commands.cost import FIELDS, cost
 from gald.errors import GaldError, ModelError, ParamsError
-from gald.evaluate.cost import Pass
+from gald.evaluate.cost import Pass, parameters
 from gald.evaluate.cost import cost as price
+from gald.models import weights
+from gald.models.released import NETS
 from gald.models.segmentor import build_segmentor
 from gald.params import load_suite
 
@@ -33,26 +37,34 @@ def rows(path: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_all_modules_alone_and_with_affinity() -> None:
+def test_all_aggregations_alone_and_with_affinity_and_all_distributions() -> None:
     before = torch.get_num_threads()
     report = cost(size=(6, 10), channels=16, runs=1, csv=Path("out/cost.csv"))
     assert torch.get_num_threads() == before
     found = rows("out/cost.csv")
     names = plugins.available("models/aggregation")
-    assert [row["row"] for row in found] == [name for one in names for name in (one, f"{one}-affinity")]
+    alone = [name for name in plugins.available("models/distribution") if name != "none"]
+    assert [row["row"] for row in found] == [*(name for one in names for name in (one, f"{one}-affinity")), *alone]
     assert set(found[0]) == set(FIELDS)
     by_name = {row["row"]: row for row in found}
+    assert int(by_name["none-affinity"]["macs"]) == int(by_name["none"]["macs"]) + int(by_name["affinity"]["macs"])
+    mask = by_name.pop("mask")
+    assert mask["parameters"] == ""
+    assert "need 15x15 or more" in mask["refused"]
+    assert "| mask | - | - | - | - | refused |" in squeezed(report)
+    found.remove(mask)
     assert by_name["none"]["macs"] == str(60 * 9 * 16 * 16)
     assert by_name["none"]["parameters"] == str(9 * 16 * 16 + 2 * 16)
     assert all(float(row["latency_ms"]) > 0 and int(row["peak_bytes"]) >= 4 * 16 * 60 for row in found)
     assert {(row["input"], row["dtype"], row["threads"], row["runs"]) for row in found} == {
         ("16x6x10", "float32", "1", "1")
     }
-    head, table = (part.splitlines() for part in report.split("\n\n"))
+    head, table, reason = (part.splitlines() for part in report.split("\n\n"))
+    assert " ".join(reason).startswith("mask: distribution mask: a feature of 6x10 positions is too small")
     assert " ".join(head).startswith("One input (channels x height x width) of 16x6x10 in float32 on CPU ")
     assert "1 thread, torch" in " ".join(head)
     assert "median latency of 1 passes after 2 to warm up" in " ".join(head)
-    assert len(table) == 2 + len(found)
+    assert len(table) == 2 + len(found) + 1
     assert {len(line) for line in table} == {len(table[0])}  # aligned
     assert max(map(len, head + table)) <= 90
     assert "| none | 0.002 | 0.0001382 |" in squeezed(report)  # 2,336 parameters and 138,240 products
@@ -77,7 +89,8 @@ def test_figures_are_written_as_measured(monkeypatch: pytest.MonkeyPatch) -> Non
         return Pass(3 * 2**20, (0.004, 0.001, 0.0025))
 
     monkeypatch.setattr(module.measuring, "measure", measure)
-    report = cost(size=(4, 4), channels=16, threads=3, runs=3, csv=Path("cost.csv"))
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 3)
+    report = cost(size=(40, 40), channels=16, threads=3, runs=3, csv=Path("cost.csv"))
     assert set(threads) == {3}
     assert "| 3.0 | 2.5 | 1.0 to 4.0 |" in squeezed(report)
     assert "3 threads, torch" in squeezed(report)
@@ -109,12 +122,40 @@ def test_inputs_of_several_sizes_are_told_row_by_row() -> None:
         ({"what": ["smoke/camvid/none-seed7"]}, ParamsError, "no run is called 'smoke/camvid/none-seed7'"),
         ({"size": (0, 4)}, ParamsError, r"size \(0, 4\).*each must be 1 or more"),
         ({"runs": 0}, ParamsError, "runs 0: each must be 1 or more"),
-        ({"channels": 12, "size": (4, 4)}, ModelError, "^cgnl: aggregation cgnl: 8 groups must divide both 12"),
+        ({"channels": 0}, ParamsError, "channels 0"),
+        ({"threads": 100_000}, ParamsError, r"threads 100000: this machine has \d+ cores"),
+        ({"what": ["gone.safetensors"]}, ModelError, r"no weights at gone\.safetensors"),
+        ({"what": ["psp-mask"]}, ParamsError, "no suite and no run is called"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments: dict, error: type[GaldError], message: str) -> None:
     with pytest.raises(error, match=message):
         cost(**arguments)
+
+
+def test_released_networks_and_weights_files_are_measured_as_they_are(tmp_path: Path) -> None:
+    run = load_suite("smoke").runs[0]
+    model = build_segmentor(run.params.model, 5).eval()
+    weights.save(tmp_path / "any name", model, run.params.model, ("a", "b", "c", "d", "e"))
+    cost(["any name", "dualgcn_res50", "any name"], size=(33, 33), runs=1, csv=Path("cost.csv"))
+    found = rows("cost.csv")
+    assert [row["row"] for row in found] == ["any name", "dualgcn_res50"]
+    assert int(found[0]["macs"]) / 1e9 == price(model, (33, 33)).gmacs
+    with torch.device("meta"):
+        released = build_segmentor(NETS["dualgcn_res50"].model, 19)
+    assert int(found[1]["parameters"]) == parameters(released)
+
+
+def test_a_row_that_refuses_keeps_no_other_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        module, "modules", lambda *_: [row for row in modules(12, (4, 4)) if row.name in ("cgnl", "a2")]
+    )
+    report = squeezed(cost(runs=1))
+    assert re.search(r"\| a2 \| 0\.000 \|.*\| cgnl \| - \| - \| - \| - \| refused \|", report)
+    assert report.endswith("change groups, reduction or model.channels")
+    monkeypatch.setattr(module, "modules", lambda *_: [row for row in modules(12, (4, 4)) if row.name == "cgnl"])
+    with pytest.raises(ModelError, match=r"^cgnl: aggregation cgnl: 8 groups must divide both 12"):
+        cost(runs=1)
 
 
 def test_no_cuda_device_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

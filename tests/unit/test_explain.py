@@ -1,6 +1,7 @@
 """`gald explain`: the files it writes, the numbers in them, and what it refuses."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,6 +119,8 @@ def test_a_picture_that_is_too_small_is_continued() -> None:
     height, width = numbers()["size"]
     assert f"continued by its edges to {width}x{height}" in report
     assert min(height, width) >= 15
+    with pytest.raises(ParamsError, match=r"--at 5 0 is outside: rows go from 0 to 4, columns from 0 to 2"):
+        explain(Path("small.png"), weights(name="affinity"), Path("out"), at=[(5, 0)])
 
 
 def test_what_cannot_be_explained_is_refused() -> None:
@@ -127,6 +130,9 @@ def test_what_cannot_be_explained_is_refused() -> None:
     Path("text.png").write_text("no picture")
     with pytest.raises(DatasetError, match=r"text\.png: cannot be read as a picture"):
         explain(Path("text.png"), path, Path("out"))
+    os.mkfifo("pipe.png")
+    with pytest.raises(DatasetError, match=r"pipe\.png: cannot be read as a picture \(it is no regular file\)"):
+        explain(Path("pipe.png"), path, Path("out"))
     with pytest.raises(ParamsError, match=r"--at 3 80 is outside: rows go from 0 to 63, columns from 0 to 79"):
         explain(Path("scene.png"), path, Path("out"), at=[(3, 80)])
     assert not Path("out").exists()

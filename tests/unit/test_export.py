@@ -10,50 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gald import files, plugins
 from gald.cli import main
 from gald.commands import _export_files, _export_trace
 from gald.commands import export as command
 from gald.models import weights as weights_file
-from gald.models.segmentor import build_segmentor
-from gald.params import ModelParams, read_yaml
-
-BASE = Path(__file__).parents[2] / "params" / "base.yaml"
-CLASSES = ("road", "ciel couvert é", "car")
-TINY = {"name": "tiny", "width": 16, "stem_width": 8, "blocks": 1}
+from tests.unit.exporting import CLASSES, images_of, logits_of, run_onnx, save
 
 pytestmark = pytest.mark.filterwarnings("ignore:distribution mask. :UserWarning")  # small images keep the tests fast
 
 EXCEPTIONS: dict[tuple[str, str, str], str] = {}
 """(suffix, aggregation, distribution) that cannot be exported with free axes, and why; none is known."""
-
-
-def save(path: str, **changes: object) -> Path:
-    """Weights of a small network, none at a neutral value: a block that starts as the identity would test nothing."""
-    plain = {"aggregation": {"name": "none"}, "distribution": {"name": "none"}}
-    small = {"backbone": TINY, "channels": 16, **plain, "aux_head": {"channels": 8, "relu": True, "dropout": 0.1}}
-    params = ModelParams.model_validate(read_yaml(BASE)["model"] | small | changes)
-    torch.manual_seed(0)
-    model = build_segmentor(params, len(CLASSES))
-    for name, tensor in model.state_dict().items():
-        if name not in ("mean", "std") and tensor.ndim <= 1 and tensor.is_floating_point():
-            tensor.add_(0.2 * torch.rand_like(tensor))
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-            module.momentum = 1.0
-    scenes = functional.interpolate(
-        torch.rand(4, 3, 4, 6), (64, 96)
-    )  # noise looks alike far up: norms would amplify it
-    with torch.no_grad():
-        model(scenes)  # norms of an untrained network that fit its features, as a trained one's do
-    weights_file.save(Path(path), model, params, CLASSES)
-    return Path(path)
 
 
 @pytest.fixture(autouse=True)
@@ -69,21 +40,6 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def small_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_export_trace, "_TRACED", (72, 100))
-
-
-def images_of(*shape: int) -> Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(7))
-
-
-def run_onnx(path: str, images: Tensor) -> Tensor:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"images": images.numpy()})
-    return torch.from_numpy(logits)
-
-
-@torch.no_grad()
-def logits_of(weights: Path, images: Tensor) -> Tensor:
-    return weights_file.load(weights)(images).logits
 
 
 @pytest.mark.usefixtures("small_trace")
@@ -132,8 +88,16 @@ def test_program_holds_the_network_at_any_size(capsys: pytest.CaptureFixture[str
     assert note["least_side"] == "32"
     images = images_of(3, 3, 57, 111)
     torch.testing.assert_close(network(images), logits_of(weights, images), rtol=0, atol=1e-5)
+    assert network(images_of(1, 3, 736, 736)).shape == (1, 3, 736, 736)  # what training would recompute, too
     with pytest.raises(AssertionError, match=r"images.size\(\)\[2\] >= 32"):
         network(images_of(1, 3, 31, 40))
+
+
+def test_a_weights_file_is_taken_whatever_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    save("i1")
+    assert main(["export", "i1", "-o", "model.pt2", "--static", "--size", "32", "32"]) == 0
+    assert main(["export", "i2", "-o", "model.pt2", "--static", "--size", "32", "32"]) == 1
+    assert "no weights at runs/i2/weights.safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -284,21 +248,3 @@ def test_same_command_gives_same_bytes(suffix: str) -> None:
     for out in ("first", "second"):
         command.export(weights, Path(out + suffix), size=(40, 64), static=True)
     assert files.sha256(Path("first" + suffix)) == files.sha256(Path("second" + suffix))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "backbone",
-    [
-        {"name": "resnet", "depth": 50},
-        {"name": "timm", "model": "efficientnet_lite0", "output_stride": 8, "fuse": "add"},
-    ],
-    ids=["resnet50", "efficientnet_lite0"],
-)
-def test_backbones_are_exported_with_free_axes(backbone: dict[str, object]) -> None:
-    weights = save("net.safetensors", backbone=backbone)
-    command.export(weights, Path("model.onnx"), size=(64, 96))
-    images = images_of(1, 3, 81, 75)
-    np.testing.assert_allclose(
-        run_onnx("model.onnx", images).numpy(), logits_of(weights, images).numpy(), rtol=0, atol=1e-4
-    )

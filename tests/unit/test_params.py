@@ -1,4 +1,5 @@
 # ruff: noqa: E501 - a case reads best on one line
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -274,3 +275,10 @@ def test_validation_imports_no_torch() -> None:
 def test_a_misspelt_run_is_answered_with_what_would_be_right(name: str, said: str) -> None:
     with pytest.raises(ParamsError, match=said):
         find_run(name)
+
+
+def test_a_benchmark_of_more_classes_than_a_mask_tells_apart_is_refused(root: Path, monkeypatch) -> None:
+    spec = load_spec("camvid")
+    many = dataclasses.replace(spec, classes=(spec.classes * 30)[:256])
+    monkeypatch.setattr("gald.params._run_params.load_spec", lambda *_: many)
+    assert "camvid has 256 classes; masks have 8 bits" in refusal(root, "smoke")

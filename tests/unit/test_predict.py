@@ -1,7 +1,10 @@
 """`gald predict` on pictures of every kind, with a tiny network."""
 
+import errno
 import itertools
+import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +148,39 @@ def test_a_network_that_refuses_small_images_sees_them_continued_by_their_edge()
     padded = np.pad(np.asarray(Image.open("a.png")), ((0, 44), (0, 0), (0, 0)), mode="edge")
     expected = predict_image(predictor.model, padded, (64, 90))[:20]
     np.testing.assert_array_equal(np.array(Image.open("out/a-mask.png")), expected)
+
+
+def test_neither_a_long_name_nor_a_pipe_ends_the_batch(weights: Path) -> None:
+    long = "l" * 245
+    for name in ("in/a.png", f"in/{long}.png", "in/z.png"):
+        picture(name)
+    os.mkfifo("in/pipe.png")
+    problems = predict([Path("in"), Path("in/pipe.png")], weights, Path("out"))
+    assert written("out") == {"a-mask.png", "a-overlay.png", "z-mask.png", "z-overlay.png"}
+    assert problems == [
+        f"in/{long}.png: the names of its results are too long for this file system; give it a shorter name",
+        "in/pipe.png: cannot be read as a picture (it is no regular file)",
+    ]
+
+
+def test_a_full_disk_ends_the_batch(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(module.files, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        predict([picture("a.png")], weights, Path("out"))
+
+
+def test_a_mask_that_is_hardly_local_is_told_once_a_size() -> None:
+    weights = save(Path("weights"), ("a", "b"), distribution={"name": "mask"})
+    pictures = [picture(f"{index}.png", (20 + index // 2, 70), seed=index) for index in range(4)]
+    pictures += [picture(f"{index}.png", (70, 80), seed=index) for index in range(4, 6)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert predict(pictures, weights, Path("out")) == []
+    sizes = [str(one.message).split(":")[1].split(" positions")[0] for one in caught]
+    assert sizes == [" 16x18", " 18x20"]
 
 
 def test_odd_pictures_are_read_as_they_look(weights: Path) -> None:

@@ -12,6 +12,7 @@ Chen, Kalantidis, Li, Yan, Feng: A2-Nets: Double Attention Networks, NeurIPS 201
 from torch import nn
 
 from gald.models.layers import Feature
+from gald.options import NonNegativeInt, PositiveInt
 
 
 class DoubleAttention(nn.Module):
@@ -42,7 +43,9 @@ class DoubleAttention(nn.Module):
         return summed
 
 
-def build(channels: int, *, reduction: int = 4, descriptors: int = 0, zero_start: bool = False) -> DoubleAttention:
+def build(
+    channels: int, *, reduction: PositiveInt = 4, descriptors: NonNegativeInt = 0, zero_start: bool = False
+) -> DoubleAttention:
     """Double attention block, (N, C, H, W) to the same shape.
 
     Parameters

@@ -12,8 +12,10 @@ section 3.3.
 import torch
 from torch import nn
 
-from gald.errors import ModelError
 from gald.models.layers import Feature, conv_norm_act
+from gald.options import PositiveInt, PositiveInts
+
+_RATES, _STRIDE = (12, 24, 36), 8  # the paper's, and the output stride that they are for
 
 
 class AtrousPyramid(nn.Module):
@@ -37,29 +39,28 @@ class AtrousPyramid(nn.Module):
         return fused
 
 
-def build(channels: int, *, rates: tuple[int, ...] = (12, 24, 36), reduction: int = 2) -> AtrousPyramid:
+def build(
+    channels: int, stride: int | None = None, *, rates: PositiveInts | None = None, reduction: PositiveInt = 2
+) -> AtrousPyramid:
     """Atrous spatial pyramid pooling, (N, C, H, W) to the same shape.
 
     Parameters
     ----------
     channels : int
         Channels of the feature.
-    rates : tuple of int
-        Dilation of each 3x3 convolution. The default is the paper's at output stride 8; at 16 it
-        takes (6, 12, 18).
+    stride : int or None
+        Pixels of the image per position of the feature, given by the model; 8 where that is not known.
+    rates : tuple of int or None
+        Dilation of each 3x3 convolution. None takes the paper's: (12, 24, 36) at output stride 8, halved to (6, 12,
+        18) at 16, and so on, which sees equally far in the image.
     reduction : int
         Each branch has channels // reduction channels: the paper's 256 where the neck has 512.
-
-    Raises
-    ------
-    ModelError
-        A rate is below 1.
 
     Notes
     -----
     A single training image leaves one value per channel in the pooled branch, which batch norm refuses: batches need
     two.
     """
-    if not rates or min(rates) < 1:
-        raise ModelError(f"aggregation aspp: rates are {tuple(rates)}; give one or more, each 1 or more")
-    return AtrousPyramid(channels, max(1, channels // reduction), tuple(rates))
+    if rates is None:
+        rates = tuple(max(1, rate * _STRIDE // (stride or _STRIDE)) for rate in _RATES)
+    return AtrousPyramid(channels, max(1, channels // reduction), rates)

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from gald.errors import ModelError
 from gald.models.layers import Feature
+from gald.options import PositiveInt
 
 
 class CompactGeneralisedNonLocal(nn.Module):
@@ -56,7 +57,9 @@ class CompactGeneralisedNonLocal(nn.Module):
             return functional.group_norm(mixed.flatten(1, 2), self.groups, weight, bias, self.norm.eps)
 
 
-def build(channels: int, *, reduction: int = 2, groups: int = 8, scaled: bool = False) -> CompactGeneralisedNonLocal:
+def build(
+    channels: int, *, reduction: PositiveInt = 2, groups: PositiveInt = 8, scaled: bool = False
+) -> CompactGeneralisedNonLocal:
     """Compact generalised non-local block with the dot-product kernel, (N, C, H, W) to the same shape.
 
     Parameters

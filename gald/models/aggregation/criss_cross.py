@@ -12,9 +12,9 @@ and 3.3, equations 1 and 2.
 import torch
 from torch import Tensor, nn
 
-from gald.errors import ModelError
 from gald.models.aggregation._layout import add_residual, contiguous_gradient
 from gald.models.layers import Feature
+from gald.options import PositiveInt
 
 
 def criss_cross(query: Feature, key: Feature, gain: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +66,9 @@ class CrissCross(nn.Module):
         return contiguous_gradient(feature, torch.channels_last).contiguous()
 
 
-def build(channels: int, *, recurrence: int = 2, reduction: int = 8, zero_start: bool = True) -> CrissCross:
+def build(
+    channels: int, *, recurrence: PositiveInt = 2, reduction: PositiveInt = 8, zero_start: bool = True
+) -> CrissCross:
     """Recurrent criss-cross attention, (N, C, H, W) to the same shape.
 
     Parameters
@@ -80,12 +82,5 @@ def build(channels: int, *, recurrence: int = 2, reduction: int = 8, zero_start:
     zero_start : bool
         Let the factor of the attention start at zero, the block thus as the identity, as the released code does;
         otherwise it starts at one.
-
-    Raises
-    ------
-    ModelError
-        No pass at all.
     """
-    if recurrence < 1:
-        raise ModelError(f"aggregation criss_cross: recurrence is {recurrence}; it must be 1 or more")
     return CrissCross(channels, max(1, channels // reduction), recurrence, zero_start)

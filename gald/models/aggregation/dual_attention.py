@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gald.models.aggregation._attention import attend
 from gald.models.aggregation._layout import add_residual
 from gald.models.layers import Feature, conv_norm_act
+from gald.options import PositiveInt
 
 
 def _gain(zero_start: bool) -> nn.Parameter:
@@ -91,7 +92,7 @@ class DualAttention(nn.Module):
 def build(
     channels: int,
     *,
-    reduction: int = 8,
+    reduction: PositiveInt = 8,
     similarity: Literal["opposite", "alike"] = "opposite",
     transform: bool = False,
     zero_start: bool = True,
@@ -114,5 +115,10 @@ def build(
     zero_start : bool
         Let the factors of both attentions start at zero, as the paper does, each attention thus as the identity;
         otherwise they start at one.
+
+    Notes
+    -----
+    The paper's attentions are ``similarity="alike", transform=True``; the released code's ``similarity="opposite",
+    transform=True``. Both also put a 3x3 convolution before each attention; here the neck's stands before the two.
     """
     return DualAttention(channels, max(1, channels // reduction), similarity, transform, zero_start)

@@ -19,6 +19,7 @@ from torch.nn import functional
 from gald.errors import ModelError
 from gald.models.aggregation._layout import contiguous_gradient
 from gald.models.layers import Feature, conv_norm_act
+from gald.options import PositiveInt
 
 
 class CoordinateGraph(nn.Module):
@@ -100,7 +101,7 @@ class DualGraph(nn.Module):
 
 
 def build(
-    channels: int, align_corners: bool = True, *, reduction: int = 4, reductions: Literal[1, 2, 3] = 3
+    channels: int, align_corners: bool = True, *, reduction: PositiveInt = 4, reductions: Literal[1, 2, 3] = 3
 ) -> DualGraph:
     """Dual graph convolution, (N, C, H, W) to the same shape.
 

@@ -11,11 +11,12 @@ section 3; equation 15 is the moving average.
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from gald.errors import ModelError
 from gald.models.layers import Feature, conv_norm_act
+from gald.options import Fraction, NonNegativeInt, PositiveInt
 
 _EPSILON = 1e-6  # of the released code, under norms and sums of responsibilities
 
@@ -37,14 +38,22 @@ def maximise(positions: Positions, shares: Responsibilities) -> Bases:
     return normed
 
 
+def _over_processes(mean: Bases) -> Bases:
+    """Mean over the processes of a training, each of which sees an equal part of the batch."""
+    if not distributed.is_available() or not distributed.is_initialized() or mean.is_meta:
+        return mean
+    distributed.all_reduce(mean)
+    return mean / distributed.get_world_size()
+
+
 class ExpectationMaximisation(nn.Module):
     """ReLU(x + BN(W2 ReLU(bases shares))), bases and shares fitted to W1 x.
 
     The released code lets no gradient pass the fit, and with that none reach W1, which stays as it was drawn. Here
     gradients pass the last step, unless asked otherwise; the steps before only say where it starts.
 
-    In training the moving average takes the mean of the batch's bases in each forward pass. In evaluation the kept
-    bases start the fit and stay as they are.
+    In training the moving average takes the mean of the batch's bases in each forward pass, of the whole batch where
+    several processes share it. In evaluation the kept bases start the fit and stay as they are.
     """
 
     bases: Tensor
@@ -80,11 +89,16 @@ class ExpectationMaximisation(nn.Module):
 
     def _keep(self, bases: Bases) -> None:
         mean = bases.mean(dim=0, keepdim=True, dtype=self.bases.dtype)
-        self.bases.lerp_(mean, 1 - self.momentum)
+        self.bases.lerp_(_over_processes(mean), 1 - self.momentum)
 
 
 def build(
-    channels: int, *, bases: int = 64, steps: int = 3, momentum: float = 0.9, gradient_steps: int = 1
+    channels: int,
+    *,
+    bases: PositiveInt = 64,
+    steps: PositiveInt = 3,
+    momentum: Fraction = 0.9,
+    gradient_steps: NonNegativeInt = 1,
 ) -> ExpectationMaximisation:
     """Expectation-maximisation attention, (N, C, H, W) to the same shape.
 
@@ -105,12 +119,13 @@ def build(
     Raises
     ------
     ModelError
-        No basis or step, more steps with gradients than steps, or a momentum outside [0, 1].
+        More steps with gradients than steps.
+
+    Notes
+    -----
+    The paper speaks of no stopped gradient; taken at its word, its block is ``gradient_steps=3``. The released code's
+    is ``gradient_steps=0``. All other defaults are those of both.
     """
-    if bases < 1 or steps < 1:
-        raise ModelError(f"aggregation ema: bases is {bases} and steps is {steps}; both must be 1 or more")
-    if not 0 <= gradient_steps <= steps:
+    if gradient_steps > steps:
         raise ModelError(f"aggregation ema: gradient_steps is {gradient_steps}; allowed are 0 to steps, {steps}")
-    if not 0 <= momentum <= 1:
-        raise ModelError(f"aggregation ema: momentum is {momentum}; it must lie in [0, 1]")
     return ExpectationMaximisation(channels, bases, steps, momentum, gradient_steps)

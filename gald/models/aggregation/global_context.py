@@ -12,6 +12,7 @@ section 3.4, equation 5.
 from torch import nn
 
 from gald.models.layers import Feature
+from gald.options import PositiveInt
 
 
 class GlobalContext(nn.Module):
@@ -39,7 +40,7 @@ class GlobalContext(nn.Module):
         return summed
 
 
-def build(channels: int, *, reduction: int = 4, zero_start: bool = True) -> GlobalContext:
+def build(channels: int, *, reduction: PositiveInt = 4, zero_start: bool = True) -> GlobalContext:
     """Global context block with attention pooling and addition, (N, C, H, W) to the same shape.
 
     Parameters

@@ -10,6 +10,7 @@ from torch import nn
 from gald.models.aggregation._attention import attend, by_position
 from gald.models.aggregation._layout import add_residual
 from gald.models.layers import Feature
+from gald.options import PositiveInt
 
 
 class NonLocal(nn.Module):
@@ -44,7 +45,7 @@ class NonLocal(nn.Module):
 
 
 def build(
-    channels: int, *, reduction: int = 2, scaled: bool = False, subsample: bool = False, zero_start: bool = True
+    channels: int, *, reduction: PositiveInt = 2, scaled: bool = False, subsample: bool = False, zero_start: bool = True
 ) -> NonLocal:
     """Non-local block, (N, C, H, W) to the same shape.
 

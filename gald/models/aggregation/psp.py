@@ -6,13 +6,16 @@ Zhao, Shi, Qi, Wang, Jia: Pyramid Scene Parsing Network, CVPR 2017, section 3.2.
 """
 
 from functools import partial
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gald.errors import ModelError
 from gald.models.layers import Feature, conv_norm_act
+from gald.options import PositiveInts
 
 
 def _cells(positions: int, cells: int, like: Tensor) -> Float[Tensor, "cells positions"]:
@@ -72,7 +75,11 @@ class PyramidPooling(nn.Module):
 
 
 def build(
-    channels: int, align_corners: bool = True, *, bins: tuple[int, ...] = (1, 2, 3, 6), kernel_size: int = 3
+    channels: int,
+    align_corners: bool = True,
+    *,
+    bins: PositiveInts = (1, 2, 3, 6),
+    kernel_size: Literal[1, 3, 5, 7] = 3,
 ) -> PyramidPooling:
     """Pyramid pooling, (N, C, H, W) to the same shape.
 
@@ -84,11 +91,21 @@ def build(
         The model's resizing convention, given by the model.
     bins : tuple of int
         Cells per side of each grid.
-    kernel_size : int
-        Side of the fusing convolution, odd.
+    kernel_size : {1, 3, 5, 7}
+        Side of the fusing convolution.
+
+    Raises
+    ------
+    ModelError
+        More grids than channels.
 
     Notes
     -----
     A single training image leaves one value per channel in the 1x1 grid, which batch norm refuses: batches need two.
     """
-    return PyramidPooling(channels, align_corners, tuple(bins), kernel_size)
+    if channels < len(bins):
+        raise ModelError(
+            f"aggregation psp: {len(bins)} grids {bins} share {channels} channels, of which each takes one or more; "
+            "give fewer bins, or more of model.channels"
+        )
+    return PyramidPooling(channels, align_corners, bins, kernel_size)

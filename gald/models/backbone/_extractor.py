@@ -48,16 +48,20 @@ class Fit(NamedTuple):
         """Run the extractor on images (N, 3, H, W): features (N, C, ceil(H / stride), ceil(W / stride)) in order."""
         height, width = images.shape[-2:]
         if self.multiple > 1:
-            images = functional.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
+            images = functional.pad(images, (0, self._missing(width), 0, self._missing(height)))
         features: list[Tensor] = network(images)
         if self.channels_last:
             features = [feature.permute(0, 3, 1, 2) for feature in features]
         if self.multiple > 1:
             features = [
-                feature[..., : -(-height // stride), : -(-width // stride)]
+                feature[..., : (height + stride - 1) // stride, : (width + stride - 1) // stride]
                 for feature, stride in zip(features, self.strides, strict=True)
             ]
         return features
+
+    def _missing(self, side: int) -> int:
+        """Pixels up to the next multiple, without a negative number, which ONNX divides in another way than Python."""
+        return (self.multiple - side % self.multiple) % self.multiple
 
 
 def check_name(name: str) -> None:

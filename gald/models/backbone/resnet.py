@@ -18,6 +18,7 @@ from gald.models._recompute import applied
 from gald.models.backbone import _resnet_weights
 from gald.models.backbone._features import IMAGENET, Channels, Features, initialise
 from gald.models.layers import Feature, conv_norm_act
+from gald.options import PositiveInts
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 _EXPANSION = 4
@@ -112,7 +113,7 @@ def build(
     *,
     depth: Literal[50, 101] = 50,
     output_stride: Literal[8, 16, 32] = 8,
-    multi_grid: tuple[int, ...] = (1, 2, 4),
+    multi_grid: PositiveInts = (1, 2, 4),
     pretrained: Literal["none", "hub", "file"] = "none",
     file: str | None = None,
     allow_missing: tuple[str, ...] = (),
@@ -139,6 +140,6 @@ def build(
     ModelError
         Weights that cannot be had, or do not cover the backbone.
     """
-    network = ResNet(depth, output_stride, tuple(multi_grid))
+    network = ResNet(depth, output_stride, multi_grid)
     network.coverage = _resnet_weights.fill(network, depth, pretrained, file, allow_missing)
     return network

@@ -20,6 +20,7 @@ from gald.models.backbone._features import IMAGENET, Channels, Features, Normali
 from gald.models.backbone._pretrained import covers, from_file, from_hub, from_package, load_strictly
 from gald.models.backbone._timm import import_timm
 from gald.models.layers import Feature, conv_norm_act, resize
+from gald.options import PositiveInt
 
 Source = Literal["none", "hub", "package", "file"]
 
@@ -128,7 +129,7 @@ def build(
     pretrained: Literal["none", "hub", "package", "file"] = "none",
     file: str | None = None,
     fuse: Literal["none", "add", "concat"] = "none",
-    fuse_channels: int = 128,
+    fuse_channels: PositiveInt = 128,
     allow_missing: tuple[str, ...] = (),
 ) -> TimmBackbone:
     """Backbone of timm, from images (N, 3, H, W) to features at stride 8, 16 or 32.

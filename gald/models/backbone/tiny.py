@@ -9,12 +9,22 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from gald.errors import ModelError
 from gald.models.backbone._features import IMAGENET, Channels, Features, initialise
 from gald.models.layers import Feature
+from gald.options import PositiveInt
 
 
 def _norm(channels: int, kind: Literal["batch", "group"]) -> nn.Module:
-    return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(max(1, channels // 8), channels)
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    groups = max(1, channels // 8)
+    if channels % groups:
+        raise ModelError(
+            f"backbone tiny: groups of 8 channels do not share {channels} evenly; give widths that are multiples of 8, "
+            "or norm: batch"
+        )
+    return nn.GroupNorm(groups, channels)
 
 
 class _Block(nn.Module):
@@ -73,8 +83,8 @@ class TinyResNet(nn.Module):
 
 def build(
     *,
-    width: int = 32,
-    stem_width: int = 16,
+    width: PositiveInt = 32,
+    stem_width: PositiveInt = 16,
     blocks: Literal[1, 2, 3, 4] = 2,
     output_stride: Literal[4, 8] = 4,
     norm: Literal["batch", "group"] = "batch",
@@ -93,5 +103,10 @@ def build(
         Pixels of the image per position of the features.
     norm : {"batch", "group"}
         Batch normalisation, or group normalisation with groups of 8 channels.
+
+    Raises
+    ------
+    ModelError
+        Widths that groups of 8 channels do not share evenly.
     """
     return TinyResNet(width, stem_width, blocks, output_stride, norm)

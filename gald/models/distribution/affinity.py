@@ -22,6 +22,7 @@ from gald.errors import ModelError
 from gald.models.distribution._blocks import block_gather, block_similarities
 from gald.models.distribution._window import Weights, Window, gather, similarities, window_mean
 from gald.models.layers import Feature
+from gald.options import PositiveInt
 
 
 def _traced() -> bool:
@@ -135,9 +136,9 @@ def build(
     channels: int,
     *,
     window: Literal[1, 3, 5, 7] = 3,
-    dilation: int = 1,
-    heads: int = 1,
-    key_reduction: int = 4,
+    dilation: PositiveInt = 1,
+    heads: PositiveInt = 1,
+    key_reduction: PositiveInt = 4,
     query: Literal["x", "g", "both"] = "x",
     normalisation: Literal["softmax", "sigmoid"] = "softmax",
     weights: Literal["adaptive", "uniform"] = "adaptive",

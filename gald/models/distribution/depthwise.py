@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from gald.models.layers import Feature, conv_norm_act
+from gald.options import PositiveInt
 
 
 class DepthwiseDistribution(nn.Module):
@@ -28,7 +29,11 @@ class DepthwiseDistribution(nn.Module):
 
 
 def build(
-    channels: int, *, window: Literal[1, 3, 5, 7] = 3, key_reduction: int = 4, hidden: int | None = None
+    channels: int,
+    *,
+    window: Literal[1, 3, 5, 7] = 3,
+    key_reduction: PositiveInt = 4,
+    hidden: PositiveInt | None = None,
 ) -> DepthwiseDistribution:
     """Depthwise convolution block of (local feature, aggregated feature), both (N, C, H, W), to the same shape.
 

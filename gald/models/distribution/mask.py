@@ -76,7 +76,7 @@ class MaskDistribution(nn.Module):
                 f"reductions, which need {least}x{least} or more; use larger images, a smaller output stride or fewer "
                 "reductions"
             )
-        if min(height, width) < _LOCAL:
+        if min(height, width) < _LOCAL and not torch.compiler.is_compiling():  # a graph cannot hold a warning
             warnings.warn(
                 f"distribution mask: {size[0]}x{size[1]} positions leave a mask of {height}x{width}, which is hardly "
                 "local; use fewer reductions or a smaller output stride",

@@ -8,11 +8,27 @@ from torch import Tensor
 from torch.nn import functional
 
 from gald.errors import ModelError
-from gald.models.aggregation import a2, aspp, criss_cross, dual_attention, dual_gcn, ema, global_context, non_local
+from gald.models.aggregation import (
+    a2,
+    aspp,
+    criss_cross,
+    dual_attention,
+    dual_gcn,
+    ema,
+    global_context,
+    non_local,
+    psp,
+)
+from gald.models.segmentor import build_segmentor
+from gald.params import ModelParams
 
 
 def draw(channels: int = 6, size: tuple[int, int] = (4, 5)) -> Tensor:
     return torch.randn(2, channels, *size, dtype=torch.float64)
+
+
+def dilations(module: aspp.AtrousPyramid) -> tuple[int, ...]:
+    return tuple(branch[0].dilation[0] for branch in module.branches[1:])
 
 
 def positions(size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -249,15 +265,37 @@ def test_dual_gcn_reduces_the_map_of_its_graph_over_positions(reductions, side):
 @pytest.mark.parametrize(
     ("build", "options", "message"),
     [
-        (aspp.build, {"rates": (12, 0)}, r"rates are \(12, 0\); give one or more, each 1 or more"),
-        (aspp.build, {"rates": ()}, "give one or more"),
-        (criss_cross.build, {"recurrence": 0}, "recurrence is 0; it must be 1 or more"),
-        (ema.build, {"bases": 0}, "bases is 0 and steps is 3; both must be 1 or more"),
         (ema.build, {"gradient_steps": 4}, "gradient_steps is 4; allowed are 0 to steps, 3"),
-        (ema.build, {"momentum": 1.5}, r"momentum is 1.5; it must lie in \[0, 1\]"),
         (dual_gcn.build, {"reduction": 32}, "16 channels leave no node at reduction 32"),
+        (psp.build, {"bins": tuple(range(1, 18))}, "17 grids .* share 16 channels"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(build, options, message):
+def test_options_that_do_not_fit_each_other_or_the_channels_are_refused(build, options, message):
     with pytest.raises(ModelError, match=message):
         build(16, **options)
+
+
+@pytest.mark.parametrize(
+    ("stride", "rates"),
+    [(None, (12, 24, 36)), (4, (24, 48, 72)), (8, (12, 24, 36)), (16, (6, 12, 18)), (32, (3, 6, 9))],
+)
+def test_rates_of_aspp_see_equally_far_in_the_image_at_every_stride(stride, rates):
+    assert dilations(aspp.build(8, stride)) == rates
+    assert dilations(aspp.build(8, stride, rates=(2, 3))) == (2, 3)
+
+
+@pytest.mark.parametrize(("backbone", "reduced", "rates"), [(8, 1, 12), (16, 1, 6), (8, 2, 6)])
+def test_the_network_tells_aspp_the_stride_it_works_at(backbone, reduced, rates):
+    model = ModelParams.model_validate(
+        {
+            "backbone": {"name": "resnet", "output_stride": backbone},
+            "channels": 8,
+            "aggregation": {"name": "aspp"},
+            "aggregation_stride": reduced,
+            "distribution": {"name": "none"},
+            "aux_head": None,
+            "align_corners": True,
+        }
+    )
+    with torch.device("meta"):
+        assert dilations(build_segmentor(model, 2).head.block.aggregation)[0] == rates

@@ -150,6 +150,12 @@ def test_tensors_that_do_not_fit_are_each_named(recorded, tmp_path):
     )
 
 
+def test_a_variance_below_zero_is_refused(recorded, tmp_path):
+    state = hollow(recorded)
+    state["bn1.running_var"][3] = -1e-3
+    assert " a variance below zero: bn1.running_var; use a checkpoint" in refusal(state, tmp_path)
+
+
 def test_names_with_and_without_prefix_are_not_mixed(recorded, tmp_path):
     state = hollow(recorded)
     state["module.bn1.bias"] = state["bn1.bias"]
@@ -202,8 +208,9 @@ def test_impossible_requests_are_refused(tmp_path):
     file = tmp_path / "in.pth"
     with pytest.raises(ModelError, match=r"no checkpoint at .*in\.pth"):
         import_weights(file, "gald_res50", 19, tmp_path / "out")
-    with pytest.raises(ModelError, match="0 classes; a network has at least one"):
-        import_weights(file, "gald_res50", 0, tmp_path / "out")
+    for classes in (0, 256, 300):
+        with pytest.raises(ModelError, match=f"{classes} classes; masks have 8 bits.* 1 to 255"):
+            import_weights(file, "gald_res50", classes, tmp_path / "out")
     with pytest.raises(ModelError, match=r"in\.pth is the checkpoint itself"):
         import_weights(file, "gald_res50", 19, file)
     with pytest.raises(ModelError, match="no released network is called 'gald'"):

@@ -1,7 +1,10 @@
 """The assembled network and its file."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import gald
 from gald.errors import ModelError
@@ -136,8 +139,6 @@ def test_truncated_altered_and_missing_files_are_refused(model, tmp_path):
 
 
 def test_foreign_file_is_refused(tmp_path):
-    from safetensors.torch import save_file
-
     save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors")
     with pytest.raises(ModelError, match="not written by gald"):
         weights.load(tmp_path / "w.safetensors")
@@ -161,3 +162,54 @@ def test_other_classes_are_refused(model, tmp_path):
         weights.load(path, classes=("road", "sky"))
     with pytest.raises(ModelError, match="2 class names for a model of 3"):
         weights.save(path, model, params(), ("road", "sky"))
+
+
+@pytest.mark.parametrize("classes", [0, 256])
+def test_more_classes_than_a_mask_tells_apart_are_refused(classes):
+    with pytest.raises(ModelError, match=f"{classes} classes; masks have 8 bits"):
+        build_segmentor(params(), classes)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("{not json", "JSONDecodeError"),
+        ("[]", "TypeError"),
+        ('{"classes": ["a"]}', "KeyError: 'model'"),
+        ('{"classes": ["a"], "model": {}}', "KeyError: 'backbone'"),
+        ('{"classes": "abc", "model": MODEL}', "no list of names"),
+        ('{"classes": ["a"], "model": {"newer": 1, "backbone": {"name": "tiny"}}}', "newer: unknown key"),
+        ('{"classes": ["a"], "model": MODEL}', "'tiny' has no option 'newer'"),
+    ],
+)
+def test_a_header_that_cannot_be_read_is_refused_with_file_and_version(model, tmp_path, header, said):
+    path = tmp_path / "w.safetensors"
+    described = params().model_dump_json()
+    if "MODEL" in header and '["a"]' in header:
+        described = described.replace('"name":"tiny"', '"name":"tiny","newer":1')
+    save_file({"x": torch.zeros(1)}, path, metadata={"gald": header.replace("MODEL", described)})
+    with pytest.raises(ModelError, match=rf"w\.safetensors: this gald, {gald.__version__}, .*{said}"):
+        gald.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("head.classifier.bias", float("nan")),
+        ("head.before.0.weight", float("inf")),
+        ("head.after.1.running_var", -1.0),
+    ],
+)
+def test_weights_that_predict_nothing_are_refused_by_name(model, tmp_path, name, value):
+    with torch.no_grad():
+        model.state_dict()[name].view(-1)[0] = value
+    weights.save(tmp_path / "w.safetensors", model, params(), CLASSES)
+    with pytest.raises(ModelError, match=rf"w\.safetensors would predict nothing of use: .*numbers of {name};"):
+        weights.load(tmp_path / "w.safetensors")
+
+
+def test_a_file_of_a_network_that_cannot_be_built_is_named(tmp_path):
+    header = json.dumps({"classes": [str(index) for index in range(256)], "model": params().model_dump(mode="json")})
+    save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors", metadata={"gald": header})
+    with pytest.raises(ModelError, match=r"w\.safetensors: its network cannot be built: 256 classes"):
+        gald.load(tmp_path / "w.safetensors")

@@ -208,7 +208,7 @@ def test_class_weights_are_compared_by_their_values() -> None:
     ("section", "changes", "what", "words"),
     [
         ("model", {"aux_head": None}, {"auxiliary loss weight", "network"}, "no auxiliary head"),
-        ("model", {"channels": 256}, {"network"}, "timm model=resnet50s output_stride=8 .*, neck of 256, auxiliary"),
+        ("model", {"channels": 256}, {"network"}, "resnet depth=50 output_stride=8 .*, neck of 256, auxiliary"),
         ("model", {"align_corners": False}, {"network"}, "dropout 0.1, corners not aligned"),
         ("model", {"aggregation": Choice(name="none")}, set(), ""),  # a row of the paper's own tables
         ("evaluate", {"image_size": (256, 256)}, {"scored by"}, "whole on val, images resized to 256x256"),
