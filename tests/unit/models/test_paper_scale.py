@@ -48,4 +48,4 @@ def test_every_aggregation_is_a_row_with_and_without_affinity_at_the_papers_scal
 
 
 def test_what_trainings_are_compared_with_is_that_network_too():
-    assert paper_params("cityscapes", PARAMS).model.backbone.name == "resnet"
+    assert paper_params("cityscapes").model.backbone.name == "resnet"
