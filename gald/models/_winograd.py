@@ -18,22 +18,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-LEAST_CHANNELS = 128
-"""Of the feature and of the results together; with fewer, the sums take longer than the products that they save."""
+LEAST_CHANNELS = 512
+"""Of the feature and of each result; with fewer, the sums may take longer than the products that they save."""
 
-_BLOCK_BYTES = (
-    64 << 20
-)  # of transformed positions at a time: enough for the matrix products, little beside the features
+_BLOCK_BYTES = 48 << 20  # of positions transformed and multiplied at a time: enough for the products to be quick
 _HALVES = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))  # the paper's matrix G
 
 
-def fits(convolution: nn.Module, *, least: int = LEAST_CHANNELS) -> bool:
+def fits(convolution: nn.Module) -> bool:
     """Tell whether a convolution can be computed in this way, and is large enough to gain by it."""
     return (
         isinstance(convolution, nn.Conv2d)
         and (convolution.kernel_size, convolution.stride, convolution.dilation) == ((3, 3), (1, 1), (1, 1))
         and (convolution.padding, convolution.padding_mode, convolution.groups) == ((1, 1), "zeros", 1)
-        and min(convolution.in_channels, convolution.out_channels) >= least
+        and min(convolution.in_channels, convolution.out_channels) >= LEAST_CHANNELS
         and convolution.weight.device.type == "cpu"
         and convolution.weight.dtype == torch.float32
     )
@@ -63,7 +61,8 @@ class WinogradConvs(nn.Module):
         images = feature.permute(0, 2, 3, 1)
         samples, height, width, channels = images.shape
         results = [feature.new_empty(samples, height, width, channels_out) for channels_out in self.widths]
-        rows = max(1, _BLOCK_BYTES // (4 * 16 * channels * samples * -(-width // 2)))
+        of_a_row = 4 * 16 * (channels + sum(self.widths)) * samples * -(-width // 2)
+        rows = max(1, _BLOCK_BYTES // max(1, of_a_row))
         for top in range(0, height, 2 * rows):
             self._convolve(images, results, top, min(height, top + 2 * rows))
         return [result.permute(0, 3, 1, 2) for result in results]
@@ -71,7 +70,8 @@ class WinogradConvs(nn.Module):
     def _convolve(self, images: Tensor, results: list[Tensor], top: int, bottom: int) -> None:
         """Compute rows `top`, which is even, to `bottom` of the results."""
         tiles = _tiles(images, top, bottom)
-        products = torch.bmm(tiles.view(16, -1, tiles.shape[-1]), self.weight).view(*tiles.shape[:-1], -1)
+        products = torch.bmm(tiles.flatten(0, 1).flatten(1, 3), self.weight)
+        products = products.view(*tiles.shape[:-1], products.shape[-1])
         for column, part in enumerate(_sums(products)):
             for row, values in enumerate(_sums(part)):
                 values.add_(self.bias)

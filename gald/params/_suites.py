@@ -125,6 +125,7 @@ def load_suite(name: str, root: Path = paths.PARAMS) -> Suite:
     for table_name, use in suite.tables.items():
         try:
             table = load_table(table_name, root)
+            problems.update(dict.fromkeys(_unknown_scales(table, root)))
             cells[table_name] = tuple(_table_cells(suite, table, use, root, runs, problems))
             tables.append(table.model_copy(update={"notes": (*table.notes, *use.notes)}))
         except ParamsError as error:
@@ -186,14 +187,26 @@ def find_run(name: str, root: Path = paths.PARAMS) -> Run:
     raise ParamsError(_no_scale(name, root))
 
 
+def _scales(root: Path) -> list[str]:
+    """Scales of all suites."""
+    return [str(read_yaml(root / "suites" / f"{suite}.yaml").get("scale", suite)) for suite in suite_names(root)]
+
+
+def _unknown_scales(table: Table, root: Path) -> Iterator[str]:
+    """Name scales that no suite has: what was seen of them would be forgotten without a word."""
+    for scale in table.main.seen if table.main is not None else ():
+        if scale not in (known := _scales(root)):
+            place = root / "tables" / f"{table.name}.yaml"
+            yield f"{place}: main.seen.{scale}: no suite has that scale; {plugins.nearest(scale, known)}"
+
+
 def _no_scale(name: str, root: Path) -> str:
     """Say what is wrong with a run's name that begins with no suite's scale."""
     scale, is_run, _ = name.partition("/")
-    suites = suite_names(root)
     if not is_run:
-        return f"no suite and no run is called {name!r}; {plugins.nearest(name, suites)}"
-    scales = [str(read_yaml(root / "suites" / f"{suite}.yaml").get("scale", suite)) for suite in suites]
-    return f"no run is called {name!r}, since none begins with {scale + '/'!r}; {plugins.nearest(scale, scales)}"
+        return f"no suite and no run is called {name!r}; {plugins.nearest(name, suite_names(root))}"
+    nearest = plugins.nearest(scale, _scales(root))
+    return f"no run is called {name!r}, since none begins with {scale + '/'!r}; {nearest}"
 
 
 def data_params(root: Path = paths.PARAMS) -> tuple[DownloadParams, PrepareParams]:

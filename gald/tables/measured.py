@@ -40,14 +40,24 @@ class _Protocol(_Part):
 class _Code(_Part):
     commit: str | None
     digest: str
+    dirty: bool
 
 
 class _Environment(_Part):
     cpu: str
     device: str
+    instruction_set: str
+    threads: int
+    torch: str
+
+
+class _Weights(_Part):
+    sha256: str
 
 
 class _Trained(_Part):
+    weights: _Weights
+    iterations: int
     code: _Code
     environment: _Environment
     determinism: str
@@ -57,6 +67,7 @@ class _Trained(_Part):
 class _Metrics(_Part):
     """What tables and comparisons read of a metrics file, whatever else it holds."""
 
+    run: str
     dataset: str
     edition: str
     source: _Source
@@ -102,6 +113,8 @@ def measure(run: Run, edition: str) -> Measured:
     metrics_file = paths.metrics(run.name)
     metrics = _read(metrics_file, f"run `gald evaluate {run.name}`")
     _refuse_malformed(metrics, metrics_file, run)
+    if metrics["run"] != run.name:
+        raise StaleMetrics(f"{metrics_file} holds scores of {metrics['run']}: run `gald evaluate {run.name}`")
     record = _record(run, metrics)
     if metrics["edition"] != edition:
         raise StaleMetrics(

@@ -199,7 +199,7 @@ def _run_views(suite: Suite, contents: Sequence[Content]) -> Iterable[dict[str, 
             "score": ("absent" if score is None else points(score, decimals=2))
             + (f" ({text})" if len(meanings[run.dataset]) > 1 else ""),
             "iterations": record["iterations"],
-            "params": record["params_sha256"][:10],
+            "params": run.metrics["params_sha256"][:10],
             "weights": record["weights"]["sha256"][:10],
             "code": record["code"]["digest"][:10],
             "metrics": _from(suite, paths.metrics(run.name)),

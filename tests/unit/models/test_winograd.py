@@ -31,6 +31,11 @@ def test_any_size_and_any_block(monkeypatch: pytest.MonkeyPatch, height: int, wi
             torch.testing.assert_close(found.double(), exact(one, feature), atol=2e-6, rtol=0)
 
 
+def test_no_images() -> None:
+    (found,) = WinogradConvs([convolution(5, 7, bias=True, seed=0)])(torch.empty(0, 5, 8, 9))
+    assert found.shape == (0, 7, 8, 9)
+
+
 def test_rounding_is_that_of_direct_convolution() -> None:
     one = convolution(512, 64, bias=True, seed=0)
     feature = torch.randn(1, 512, 24, 24).relu_()
@@ -40,17 +45,17 @@ def test_rounding_is_that_of_direct_convolution() -> None:
 
 
 def test_what_fits() -> None:
-    assert fits(nn.Conv2d(128, 256, 3, padding=1))
+    assert fits(nn.Conv2d(512, 512, 3, padding=1))
     for other in (
-        nn.Conv2d(64, 256, 3, padding=1),
-        nn.Conv2d(128, 256, 3),
-        nn.Conv2d(128, 256, 3, padding=1, stride=2),
-        nn.Conv2d(128, 256, 3, padding=2, dilation=2),
-        nn.Conv2d(128, 256, 3, padding=1, groups=2),
-        nn.Conv2d(128, 256, 3, padding=1, padding_mode="reflect"),
-        nn.Conv2d(128, 256, 1, padding=1),
-        nn.Conv2d(128, 256, 3, padding=1).double(),
-        nn.Conv2d(128, 256, 3, padding=1, device="meta"),
-        nn.Linear(128, 256),
+        nn.Conv2d(511, 512, 3, padding=1),
+        nn.Conv2d(512, 512, 3),
+        nn.Conv2d(512, 512, 3, padding=1, stride=2),
+        nn.Conv2d(512, 512, 3, padding=2, dilation=2),
+        nn.Conv2d(512, 512, 3, padding=1, groups=2),
+        nn.Conv2d(512, 512, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(512, 512, 1, padding=1),
+        nn.Conv2d(512, 512, 3, padding=1).double(),
+        nn.Conv2d(512, 512, 3, padding=1, device="meta"),
+        nn.Linear(512, 512),
     ):
         assert not fits(other)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from gald import paths
+from gald.errors import ParamsError
+from gald.files import write_text
 from gald.params import SCORES
 from gald.tables.comparisons import corrected
 from gald.tables.content import Comparison
@@ -16,14 +18,8 @@ from gald.tables.significance import sign_flip, t_test
 from gald.tables.statistics import difference
 from tests.unit.tables.conftest import TABLE, write_params, write_run
 
-STEADY = (
-    0.0100,
-    0.0101,
-    0.0099,
-    0.0102,
-    0.0098,
-    0.0100,
-)  # deviation 0.016 points of 1: t = 141 with five, 173 with six
+# Deviation 0.016 points of 1: t = 141 with five, 173 with six.
+STEADY = (0.0100, 0.0101, 0.0099, 0.0102, 0.0098, 0.0100)
 RISING = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06)  # mean 3.5, deviation 1.87 points: t = 4.58, p = 0.0059
 TORN = (0.03, 0.03, 0.03, 0.03, 0.03, -0.002)  # t = 4.63, p = 0.0057; of 64 flips 4 lie as far: p = 0.0625
 
@@ -115,9 +111,18 @@ def test_a_family_without_any_difference_is_rarely_told_apart(seeds, shared):
     ],
 )
 def test_a_comparison_that_was_named_after_results_had_been_seen_says_so(workplace, seen, seeds, heading, of):
+    write_text(workplace / "params/suites/other.yaml", "{title: Another scale, edition: mini, recipe: mini, tables: {}}")
     text = families(workplace, {}, seeds, COLUMNS, main=TABLE["main"] | {"seen": seen}, contrasts=[])
     page = paths.table("tiny", "components", "html").read_text()
     assert f"Main comparison, {heading}. Does LD help?" in text
     assert f"<h3>Main comparison, {heading}</h3>" in page
     note = f"EXPLORATORY: the main comparison was named when the results of {of} had been seen"
     assert (note in text, f'<li class="flag">{note}' in page) == (of is not None, of is not None)
+
+
+def test_scales_that_no_suite_has_are_refused(workplace):
+    table = TABLE | {"main": TABLE["main"] | {"seen": {"tinny": [0]}}}
+    with pytest.raises(
+        ParamsError, match=r"components\.yaml: main\.seen\.tinny: no suite has that scale; did you mean 'tiny'"
+    ):
+        write_params(workplace, {"components": table}, {"components": {"datasets": ["camvid"], "seeds": [0]}})

@@ -13,6 +13,7 @@ from gald.errors import StaleMetrics
 from gald.evaluate.record import TRAINED
 from gald.files import sha256, write_json
 from gald.params import SCORES
+from gald.tables.report import build_report
 from gald.tables.run import build_table
 
 LEFT_OUT = object()
@@ -85,6 +86,10 @@ def test_published_scores_alone_make_the_same_table(suite):
     build_table(suite, "components")
     assert table.read_text() == before
     assert power(suite.name)
+    build_report(suite)
+    assert json.loads(paths.metrics(suite.runs[0].name).read_text())["params_sha256"][:10] in (
+        paths.reports(suite.name) / "index.html"
+    ).read_text(encoding="utf-8")
     run = suite.runs[0]
     state = [paths.run_dir(run.name), paths.checkpoint_dir(run.name)]
     for folder in state:  # one that is being trained, or has failed: its scores are of other weights
@@ -94,5 +99,12 @@ def test_published_scores_alone_make_the_same_table(suite):
         folder.rmdir()
     changed = json.loads(paths.metrics(run.name).read_text()) | {"trained": {"code": {}}}
     write_json(paths.metrics(run.name), changed)
-    with pytest.raises(StaleMetrics, match=r"trained\.code\.commit: is missing; it is damaged"):
+    with pytest.raises(StaleMetrics, match=r"trained\.weights: is missing; it is damaged"):
+        build_table(suite, "components")
+
+
+def test_scores_of_another_run_are_refused(suite):
+    metrics = json.loads(paths.metrics(suite.runs[-1].name).read_text())
+    write_json(paths.metrics(suite.runs[0].name), metrics)
+    with pytest.raises(StaleMetrics, match=rf"holds scores of {suite.runs[-1].name}: run `gald evaluate"):
         build_table(suite, "components")
