@@ -111,7 +111,7 @@ def test_a_family_without_any_difference_is_rarely_told_apart(seeds, shared):
     ],
 )
 def test_a_comparison_that_was_named_after_results_had_been_seen_says_so(workplace, seen, seeds, heading, of):
-    write_text(workplace / "params/suites/other.yaml", "{title: Another scale, edition: mini, recipe: mini, tables: {}}")
+    write_text(workplace / "params/suites/other.yaml", "{title: Another, edition: mini, recipe: mini, tables: {}}")
     text = families(workplace, {}, seeds, COLUMNS, main=TABLE["main"] | {"seen": seen}, contrasts=[])
     page = paths.table("tiny", "components", "html").read_text()
     assert f"Main comparison, {heading}. Does LD help?" in text
