@@ -89,7 +89,7 @@ class PrepareParams(Section):
 
     processes: PositiveInt | None  # null = one for each core; their number changes nothing that is made
     on_error: Literal["stop", "skip"]  # what a sample that cannot be read does to the benchmark
-    store: Literal["packed", "files"]  # what training reads; see README
+    store: Literal["packed", "files"]  # what training reads; see docs/data.md
 
 
 class AuxHead(Section):

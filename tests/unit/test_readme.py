@@ -1,4 +1,4 @@
-"""README and CONTRIBUTING held to the code: commands are parsed, snippets run, paths looked for, results looked up."""
+"""README, CONTRIBUTING and the guides held to the code: commands are parsed, snippets run, paths looked for, results looked up."""
 
 import argparse
 import csv
@@ -23,7 +23,8 @@ from gald.models.block import GlobalThenLocal
 from gald.params import load_suite, suite_names
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+GUIDES = ("docs/training.md", "docs/evaluation.md", "docs/data.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", *GUIDES)
 STAND_INS = {"RUN": "mini/cityscapes/psp-affinity-seed0", "SUITE": "mini"}  # and the same in small letters and brackets
 GENERATED = "reports/datasets/full"  # but for a file or two, no clone has it
 
@@ -106,7 +107,7 @@ def test_every_command_of_ours_is_one(document):
 
 
 def test_the_command_for_several_processes_is_among_them():
-    trained = [words[1] for words, _ in commands("README.md", "gald") if words[0] == "train"]
+    trained = [words[1] for words, _ in commands("docs/training.md", "gald") if words[0] == "train"]
     assert "paper/cityscapes/psp-affinity-seed0" in trained
 
 
@@ -119,7 +120,7 @@ def test_every_command_of_snakemake_builds_what_there_is(document):
         args = get_argument_parser().parse_args(words)
         assert set(args.targets) <= {*suite_names(), *(f"{stage}_all" for stage in graph.STAGES)}
         assert args.workflow_profile is None or Path(args.workflow_profile, "config.yaml").exists()
-    assert len(told) > 2
+    assert len(told) > 2 or document in GUIDES
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -142,7 +143,7 @@ def test_every_path_and_link_leads_somewhere(document):
     named = [path for path in (*links, *words_like_paths(document)) if not path.startswith(GENERATED)]
     patterns = {path: re.sub("<[^>]+>", "*", path).rstrip("/") for path in named}
     assert not [path for path, pattern in patterns.items() if not fnmatch.filter(tracked(), pattern)]
-    assert len(named) > 5
+    assert named
 
 
 def test_versions_are_those_that_are_pinned():
