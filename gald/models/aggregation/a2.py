@@ -11,7 +11,8 @@ Chen, Kalantidis, Li, Yan, Feng: A2-Nets: Double Attention Networks, NeurIPS 201
 
 from torch import nn
 
-from gald.models.layers import Feature
+from gald.models.aggregation._projections import projected
+from gald.models.layers import ConvNormAct, Feature
 from gald.options import NonNegativeInt, PositiveInt
 
 
@@ -31,15 +32,15 @@ class DoubleAttention(nn.Module):
         norm = nn.BatchNorm2d(channels)
         if zero_start:
             nn.init.zeros_(norm.weight)
-        self.out = nn.Sequential(nn.Conv2d(inner, channels, 1), norm)
+        self.out = ConvNormAct(nn.Conv2d(inner, channels, 1), norm)
 
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
-        over_positions = self.gather(feature).flatten(2).softmax(dim=2)  # (N, descriptors, L)
-        over_descriptors = self.distribute(feature).flatten(2).softmax(dim=1)
-        gathered = self.feature(feature).flatten(2) @ over_positions.transpose(1, 2)  # (N, inner, descriptors)
-        distributed = (gathered @ over_descriptors).unflatten(2, feature.shape[-2:])
-        summed: Feature = feature + self.out(distributed)
+        parts = projected(feature, self.feature, self.gather, self.distribute)
+        values, gather, distribute = (part.flatten(2) for part in parts)
+        gathered = values @ gather.softmax(dim=2).transpose(1, 2)  # (N, inner, descriptors)
+        distributed = (gathered @ distribute.softmax(dim=1)).view(parts[0].shape)
+        summed: Feature = self.out(distributed, feature)
         return summed
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gald.errors import ModelError
+from gald.models.aggregation._layout import add_residual
 from gald.models.layers import Feature
 from gald.options import PositiveInt
 
@@ -38,8 +39,7 @@ class CompactGeneralisedNonLocal(nn.Module):
         if t.dtype in (torch.float16, torch.bfloat16):
             return feature + self._from_half(t, p, g).to(feature.dtype)
         similarity = self._scaled((p * g).sum(dim=(2, 3, 4), keepdim=True), t)  # (N, groups, 1, 1, 1)
-        summed: Feature = feature + self.norm(self.z((t * similarity).flatten(1, 2)))
-        return summed
+        return add_residual(self.norm(self.z((t * similarity).flatten(1, 2))), feature)
 
     def _scaled(self, similarity: Tensor, t: Tensor) -> Tensor:
         return similarity * (t[0, 0].numel() ** -0.5) if self.scaled else similarity

@@ -12,18 +12,19 @@ and 3.3, equations 1 and 2.
 import torch
 from torch import Tensor, nn
 
-from gald.models.aggregation._layout import add_residual, contiguous_gradient
+from gald.models.aggregation._layout import add_residual, turned
+from gald.models.aggregation._projections import projected_positions
 from gald.models.layers import Feature
 from gald.options import PositiveInt
 
 
-def criss_cross(query: Feature, key: Feature, gain: Tensor) -> tuple[Tensor, Tensor]:
+def criss_cross(query: Tensor, key: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
     """Weights along row and column, of one softmax over both, in which the position itself counts once.
 
     Parameters
     ----------
     query, key : Tensor
-        (N, d, H, W).
+        (N, H, W, d).
     gain : Tensor
         Factor of all weights.
 
@@ -32,9 +33,9 @@ def criss_cross(query: Feature, key: Feature, gain: Tensor) -> tuple[Tensor, Ten
     tuple of Tensor
         (N, H, W, W), for each position over the columns of its row, and (N, W, H, H) over the rows of its column.
     """
-    height, width = query.shape[-2:]
-    along_row = query.permute(0, 2, 3, 1) @ key.permute(0, 2, 1, 3)  # (N, H, W, W)
-    along_column = query.permute(0, 3, 2, 1) @ key.permute(0, 3, 1, 2)  # (N, W, H, H)
+    height, width = query.shape[1:3]
+    along_row = query @ key.transpose(2, 3)  # (N, H, W, W)
+    along_column = query.transpose(1, 2) @ key.permute(0, 2, 3, 1)  # (N, W, H, H)
     itself = torch.eye(height, dtype=torch.bool, device=query.device)
     along_column = along_column.masked_fill_(itself, -torch.inf)
     weights = gain * torch.cat([along_row, along_column.transpose(1, 2)], dim=3).softmax(dim=3)
@@ -54,16 +55,15 @@ class CrissCross(nn.Module):
 
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
+        size = (feature.shape[-2], feature.shape[-1])
         # laid out by positions, rows and columns are matrices without a copy
-        feature = feature.contiguous(memory_format=torch.channels_last)
+        positions = turned(feature.flatten(2)).view(-1, *size, feature.shape[1])  # (N, H, W, C)
         for _ in range(self.recurrence):
-            in_row, in_column = criss_cross(self.query(feature), self.key(feature), self.gamma)
-            value = self.value(feature)
-            of_row = in_row @ value.permute(0, 2, 3, 1)  # (N, H, W, C)
-            of_column = in_column @ value.permute(0, 3, 2, 1)  # (N, W, H, C)
-            summed = add_residual(of_row, feature.permute(0, 2, 3, 1))
-            feature = add_residual(summed, of_column.transpose(1, 2)).permute(0, 3, 1, 2)
-        return contiguous_gradient(feature, torch.channels_last).contiguous()
+            query, key, value = projected_positions(positions, self.query, self.key, self.value)
+            in_row, in_column = criss_cross(query, key, self.gamma)
+            of_column = (in_column @ value.transpose(1, 2)).transpose(1, 2)  # (N, H, W, C)
+            positions = add_residual(add_residual(in_row @ value, positions), of_column)
+        return turned(positions.flatten(1, 2)).view(feature.shape)
 
 
 def build(

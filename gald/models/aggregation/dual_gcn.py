@@ -62,14 +62,17 @@ class FeatureGraph(nn.Module):
         self.adjacency = nn.Sequential(nn.Conv1d(nodes, nodes, 1, bias=False), nn.BatchNorm1d(nodes))
         self.update = nn.Sequential(nn.Conv1d(inner, inner, 1, bias=False), nn.BatchNorm1d(inner))
         self.out = conv_norm_act(inner, channels, 1, activation=False)
+        self.activation = nn.ReLU(inplace=True)
 
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
-        assigned = contiguous_gradient(self.assign(feature).flatten(2))  # (N, nodes, L)
-        reduced = contiguous_gradient(self.reduce(feature).flatten(2))  # (N, 2 nodes, L)
-        nodes = assigned @ reduced.transpose(1, 2)  # (N, nodes, 2 nodes)
+        assigned = self.assign(feature).flatten(2)  # (N, nodes, L)
+        reduced = self.reduce(feature).flatten(2)  # (N, 2 nodes, L)
+        nodes = (reduced @ contiguous_gradient(assigned).transpose(1, 2)).transpose(1, 2)  # (N, nodes, 2 nodes)
         states = self.update((nodes + self.adjacency(nodes)).transpose(1, 2))
-        return functional.relu(feature + self.out((states @ assigned).unflatten(2, feature.shape[-2:])))
+        back = (states @ assigned).unflatten(2, feature.shape[-2:])
+        summed: Feature = self.out(back, feature, self.activation)
+        return summed
 
 
 class DualGraph(nn.Module):
@@ -92,11 +95,9 @@ class DualGraph(nn.Module):
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
         # in one way whatever the size, since a graph is exported for all of them
-        gate = functional.interpolate(
-            self.coordinate(self.down(feature)), feature.shape[-2:], mode="bilinear", align_corners=self.align_corners
-        )
-        gated = torch.addcmul(feature, feature, gate)
-        fused: Feature = self.fuse(torch.cat([gated, self.feature(feature)], dim=1))
+        coarse = 1 + self.coordinate(self.down(feature))  # one more here makes x * gate + x of x * gate
+        gate = functional.interpolate(coarse, feature.shape[-2:], mode="bilinear", align_corners=self.align_corners)
+        fused: Feature = self.fuse(torch.cat([feature * gate, self.feature(feature)], dim=1))
         return fused
 
 

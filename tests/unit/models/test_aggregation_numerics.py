@@ -9,6 +9,8 @@ from torch.export import Dim
 
 from gald import plugins
 from gald.models.aggregation import psp
+from gald.models.aggregation._layout import contiguous_gradient, turned
+from gald.models.aggregation._projections import projected, projected_positions
 from gald.models.block import GlobalThenLocal
 
 CHANNELS = 16
@@ -29,6 +31,38 @@ def settled(name: str, **options) -> nn.Module:
         for _ in range(20):
             module(torch.randn(4, CHANNELS, 9, 11))
     return module.eval()
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_turned_matrices_are_transposed_and_so_are_their_gradients(strided):
+    matrices = torch.randn(3, 4, 5, dtype=torch.float64)
+    matrices = (matrices.transpose(1, 2) if strided else matrices).detach().requires_grad_()
+    assert torch.equal(turned(matrices), matrices.transpose(1, 2))
+    assert turned(matrices).is_contiguous()
+    assert torch.autograd.gradcheck(turned, matrices)
+    assert torch.autograd.gradgradcheck(turned, matrices)
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_a_gradient_that_was_transposed_comes_out_contiguous(strided):
+    matrices, seen = torch.randn(3, 4, 5, requires_grad=True), []
+    passed = contiguous_gradient(matrices * 1)
+    matrices.register_hook(lambda grad: seen.append(grad.is_contiguous()))
+    ahead = torch.randn(3, 5, 4).transpose(1, 2) if strided else torch.randn(3, 4, 5)
+    passed.backward(ahead)
+    torch.testing.assert_close(matrices.grad, ahead)
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_joined_projections_equal_each_by_itself(bias, layout):
+    parts = [nn.Conv2d(6, width, 1, bias=bias) for width in (2, 3, 5)]
+    feature = torch.randn(2, 6, 4, 7).contiguous(memory_format=layout)
+    expected = [part(feature) for part in parts]
+    torch.testing.assert_close(list(projected(feature, *parts)), expected)
+    by_position = projected_positions(feature.permute(0, 2, 3, 1), *parts)
+    torch.testing.assert_close([part.permute(0, 3, 1, 2) for part in by_position], expected)
 
 
 def test_every_aggregation_of_the_method_is_here():
