@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING and guides held to the code: commands parsed, snippets run, paths looked for, results looked up."""
+"""README, CONTRIBUTING and the guides held to the code: commands, snippets, paths and results."""
 
 import argparse
 import csv
