@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterator
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -54,7 +56,7 @@ def decode(content: bytes, mode: str, rows: int | None = None) -> NDArray[np.uin
     header = _header(content)
     if header is None or header.mode != mode:
         return None
-    if b"tRNS" in content[: content.find(b"IDAT")]:  # a transparent colour, which Pillow leaves as it is
+    if _transparent(content):  # which Pillow leaves as it is
         return None
     if header.interlaced or rows is None or rows >= header.height:
         return _unfiltered(content, header) if mode == "L" and not header.interlaced else _whole(content)
@@ -98,6 +100,21 @@ def _header(content: bytes) -> _Header | None:
         return None
     width, height = (int.from_bytes(chunk[first : first + 4], "big") for first in (4, 8))
     return _Header(width, height, _KINDS.get(chunk[12:14]), chunk[16] != 0)
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and end of the data of each chunk behind the header."""
+    start = _HEADER_END
+    while start + 8 <= len(content):
+        length, name = int.from_bytes(content[start : start + 4], "big"), content[start + 4 : start + 8]
+        yield name, start + 8, start + 8 + length
+        start += 12 + length
+
+
+def _transparent(content: bytes) -> bool:
+    """Whether a colour is told to be transparent, which counts before the pixels alone."""
+    before = takewhile(lambda name: name != b"IDAT", (name for name, _, _ in _chunks(content)))
+    return b"tRNS" in before
 
 
 def _whole(content: bytes) -> NDArray[np.uint8] | None:
@@ -146,12 +163,10 @@ def _unfiltered(content: bytes, header: _Header) -> NDArray[np.uint8] | None:
 
 def _stream(content: bytes) -> bytes:
     """Join the compressed data, which may lie in several chunks."""
-    parts, start = [], _HEADER_END
-    while start + 8 <= len(content):
-        length, name = int.from_bytes(content[start : start + 4], "big"), content[start + 4 : start + 8]
+    parts: list[bytes] = []
+    for name, start, end in _chunks(content):
         if name == b"IDAT":
-            parts.append(content[start + 8 : start + 8 + length])
+            parts.append(content[start:end])
         elif parts:
             break
-        start += 12 + length
     return b"".join(parts)

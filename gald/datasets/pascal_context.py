@@ -121,7 +121,7 @@ def _check_labels(path: Path) -> None:
     for line in read_list(path):
         raw_id, _, name = line.partition(":")
         listed[raw_id.strip()] = name.strip()
-    for info in SPEC.classes:
+    for info in read_classes("pascal_context"):  # of every form, with the background or without
         found = listed.get(str(info.raw_ids[0]))
         if found != info.name:
             raise DatasetError(

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from gald.datasets._spec import Archive, Lookalike
-from gald.download.members import DAMAGE, Member, opened
+from gald.download.glance import another, lookalike
+from gald.download.members import DAMAGE, Member, opened, shortened
 from gald.errors import ArchiveError
 
 _CHUNK = 1 << 20
@@ -66,7 +67,7 @@ def verify(path: Path, archive: Archive, remedy: str, lookalikes: Sequence[Looka
     """
     found = path.stat().st_size
     if archive.size is not None and found != archive.size:
-        amiss = _another(path, archive, lookalikes)
+        amiss = another(path, archive, lookalikes)
         amiss = amiss or f"{path}: expected {archive.size} bytes, found {found}: truncated or altered"
         raise ArchiveError(f"{amiss}; {remedy}")
     strongest = next((name for name in ("sha256", "sha1", "md5") if name in archive.digests), None)
@@ -75,7 +76,7 @@ def verify(path: Path, archive: Archive, remedy: str, lookalikes: Sequence[Looka
         _log.info("%s: no digest is published; its sha256 is %s", archive.name, digests["sha256"])
     elif digests[strongest] != archive.digests[strongest]:
         expected, digest = archive.digests[strongest], digests[strongest]
-        amiss = _another(path, archive, lookalikes) or f"{path}: expected {strongest} {expected}, found {digest}"
+        amiss = another(path, archive, lookalikes) or f"{path}: expected {strongest} {expected}, found {digest}"
         raise ArchiveError(f"{amiss}; {remedy}")
     return digests["sha256"]
 
@@ -132,26 +133,6 @@ def unpack(path: Path, archive: Archive, target: Path, remedy: str, lookalikes: 
     return len(wanted)
 
 
-def _another(path: Path, archive: Archive, lookalikes: Sequence[Lookalike]) -> str | None:
-    """Say which lookalike a copy is that is not the published file; one that is damaged is none."""
-    if not lookalikes:
-        return None
-    try:
-        with opened(path, archive.name) as members:
-            return lookalike(path, _bounded(members, archive, path)[1], lookalikes)
-    except (*DAMAGE, OSError, ArchiveError):
-        return None
-
-
-def lookalike(path: Path, members: Iterable[Member], lookalikes: Iterable[Lookalike]) -> str | None:
-    """Tell a lookalike by the paths of its members."""
-    for member in members:
-        for one in lookalikes:
-            if re.match(one.pattern, member.path):
-                return f"{path} is {one.what}"
-    return None
-
-
 def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
@@ -189,7 +170,7 @@ def sorted_out(
     ArchiveError
         Too many members, too large ones, or unsafe ones.
     """
-    strip, pattern = re.compile(archive.strip), re.compile(archive.members)
+    pattern = re.compile(archive.members)
     wanted: dict[str, Member] = {}
     others: list[Member] = []
     declared = 0
@@ -201,8 +182,7 @@ def sorted_out(
             )
         if count > most_files:
             raise ArchiveError(f"{path}: more than {most_files} members, which no benchmark has")
-        start = strip.match(member.path)
-        name = member.path[start.end() if start else 0 :]
+        name = shortened(member, archive)
         if _leaves(member.path) or _leaves(name):
             raise ArchiveError(f"{path}: member {member.path!r} would be written outside its folder")
         if not pattern.fullmatch(name):

@@ -46,16 +46,21 @@ def get(address: Address, part: Part, archive: Archive, timeout: float) -> None:
     with part:
         try:
             _retrieve(address, part, archive, timeout)
-        except ftplib.error_perm as error:
-            problem = SourceError(f"{address.shown}: FTP answer {str(error)[:3]}", again=False)
-        except TimeoutError:
-            problem = SourceError(f"{address.shown}: no answer within {timeout:g} s")
-        except (ftplib.Error, OSError, EOFError, ValueError):
+        except (ftplib.Error, OSError, EOFError, ValueError) as error:
             if part.failure is not None:
                 raise
-            problem = SourceError(f"{address.shown}: no connection, or it broke off")
+            problem = _problem(address.shown, error, timeout)
     if problem is not None:
         raise problem
+
+
+def _problem(url: str, error: Exception, timeout: float) -> SourceError:
+    """Say in a few words why a request failed."""
+    if isinstance(error, ftplib.error_perm):
+        return SourceError(f"{url}: FTP answer {str(error)[:3]}", again=False)
+    if isinstance(error, TimeoutError):
+        return SourceError(f"{url}: no answer within {timeout:g} s")
+    return SourceError(f"{url}: no connection, or it broke off")
 
 
 def _retrieve(address: Address, part: Part, archive: Archive, timeout: float) -> None:
@@ -68,15 +73,39 @@ def _retrieve(address: Address, part: Part, archive: Archive, timeout: float) ->
         version = _version(server, path, address.shown)
         check_total(version, archive, part)
         rest = _rest(server, part, version, archive)
-        if rest:
-            _log.info("%s: going on from %.1f MB", archive.name, rest / 1e6)
-            part.go_on(version)
-        else:
-            part.begin(version)
-        part.expect(version.total)
+        receiver = _Receiver(part, version, rest)
         if rest and rest == version.total:
+            receiver.start()
             return  # another source has sent all of it, and servers differ in what they answer to no rest at all
-        server.retrbinary(f"RETR {path}", part.write, _CHUNK, rest or None)
+        server.retrbinary(f"RETR {path}", receiver, _CHUNK, rest or None)
+        if not receiver.started:
+            raise SourceError(f"{address.shown}: sends nothing")
+
+
+class _Receiver:
+    """Takes what comes; until the first chunk is here, the file need not be, and what other sources sent stays."""
+
+    def __init__(self, part: Part, version: Version, rest: int) -> None:
+        self.started = False
+        self._part = part
+        self._version = version
+        self._rest = rest
+
+    def start(self) -> None:
+        """Note in the part whose bytes come."""
+        self.started = True
+        if self._rest:
+            _log.info("%s: going on from %.1f MB", self._part.name, self._rest / 1e6)
+            self._part.go_on(self._version)
+        else:
+            self._part.begin(self._version)
+        self._part.expect(self._version.total)
+
+    def __call__(self, chunk: bytes) -> None:
+        """Append a chunk."""
+        if not self.started:
+            self.start()
+        self._part.write(chunk)
 
 
 def _rest(server: ftplib.FTP, part: Part, version: Version, archive: Archive) -> int:

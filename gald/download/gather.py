@@ -38,9 +38,9 @@ def gather(spec: DatasetSpec, folder: Path) -> list[Fetched]:
         The disk is full or read-only.
     """
     offline()  # what cannot be read of the environment is told once, and not for each archive
-    lookalike = misnamed(spec, folder, [folder])
-    if lookalike is not None:
-        raise ArchiveError(f"{lookalike}; move it out of that folder and run the command again")
+    other = misnamed(spec, folder, [folder])
+    if other is not None:
+        raise ArchiveError(f"{other}; move it out of that folder and run the command again")
     accounts = {
         archive.login: Account(archive.login)
         for archive in spec.archives
@@ -82,9 +82,9 @@ def misnamed(spec: DatasetSpec, folder: Path, places: list[Path]) -> str | None:
         for path in sorted(place.iterdir()):
             if path.name in names or path.name.startswith("."):
                 continue
-            for lookalike in spec.lookalikes:
-                if re.match(lookalike.pattern, path.name):
-                    return f"{path} is {lookalike.what}"
+            for one in spec.lookalikes:
+                if re.match(one.pattern, path.name):
+                    return f"{path} is {one.what}"
     return None
 
 

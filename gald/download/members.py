@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
+import re
 import stat
 import tarfile
 import zipfile
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
+from gald.datasets._spec import Archive
 from gald.download.bounded import BoundedTar
 from gald.errors import ArchiveError
 
@@ -51,6 +53,20 @@ class Member:
     path: str
     size: int
     open: Callable[[], IO[bytes]]
+
+
+def shortened(member: Member, archive: Archive) -> str:
+    """Return a member's path without the leading part that its archive's description cuts off.
+
+    Examples
+    --------
+    >>> shortened(Member("top/a/x.png", 0, open), Archive("a.zip", strip="top/"))
+    'a/x.png'
+    >>> shortened(Member("a/top/x.png", 0, open), Archive("a.zip", strip="top/"))
+    'a/top/x.png'
+    """
+    start = re.match(archive.strip, member.path)
+    return member.path[start.end() if start else 0 :]
 
 
 @contextmanager

@@ -13,6 +13,8 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -186,15 +188,17 @@ class Part:
     def begin(self, version: Version) -> None:
         """Start over, with the first byte of a version."""
         assert self._file is not None  # in the with block
-        self._file.truncate(0)
-        write_json(self._memo, asdict(version))
+        with self._on_disk():
+            self._file.truncate(0)
+            write_json(self._memo, asdict(version))
         self._progress = _Progress(self.name, 0)
 
     def go_on(self, version: Version) -> None:
         """Keep what is there; note if what comes next is of another source."""
         known = self.version
         if known is not None and known.url != version.url:
-            write_json(self._memo, asdict(replace(version, stitched=True)))
+            with self._on_disk():
+                write_json(self._memo, asdict(replace(version, stitched=True)))
 
     def expect(self, total: int | None) -> None:
         """Note how many bytes there will be, for the progress."""
@@ -213,19 +217,22 @@ class Part:
         if self._stop.is_set():
             raise Stopped
         assert self._file is not None  # in the with block
-        try:
+        with self._on_disk():
             count = self._file.write(chunk)
-        except OSError as error:
-            self.failure = error
-            raise
         self._progress.update(count)
         return count
 
     def flush(self) -> None:
         """Hand buffered bytes to the system; pooch calls it after each chunk."""
         assert self._file is not None  # in the with block
-        try:
+        with self._on_disk():
             self._file.flush()
+
+    @contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        """Keep the error of a disk that is full, which looks like one of the network."""
+        try:
+            yield
         except OSError as error:
             self.failure = error
             raise

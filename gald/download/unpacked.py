@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gald.datasets._spec import Archive, DatasetSpec
-from gald.download.archives import check_room, lookalike, sorted_out, verify
+from gald.download.archives import check_room, sorted_out, verify
+from gald.download.glance import lookalike
 from gald.download.members import PACKED, Member, in_folder
 from gald.errors import ArchiveError, DatasetError
 

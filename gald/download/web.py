@@ -193,10 +193,10 @@ class _Check:
         """Append the rest, if it is the rest of the same version."""
         first, total = _content_range(answer)
         version = self._version(answer, total)
+        check_total(version, self._archive, self._part)  # before bytes are dropped for a file that nobody wants
         if first != self._offset or not self._goes_on_as(version):
             self._part.drop()
             raise SourceError(f"{self._url}: the file has changed at its source, or cannot be told from another")
-        check_total(version, self._archive, self._part)
         _log.info("%s: going on from %.1f MB", self._archive.name, self._offset / 1e6)
         self._part.go_on(version)
         self._part.expect(total)
@@ -207,8 +207,9 @@ class _Check:
     def _unsatisfiable(self, answer: Response) -> None:
         """Nothing lies beyond the part: either it is all there is, or it is of something else."""
         total = _content_range(answer)[1]
-        same = self._goes_on_as(self._version(answer, total))
-        self.complete = total is not None and total == self._offset and same
+        version = self._version(answer, total)
+        check_total(version, self._archive, self._part)  # before bytes are dropped for a file that nobody wants
+        self.complete = total is not None and total == self._offset and self._goes_on_as(version)
         if not self.complete:
             self._part.drop()
             raise SourceError(f"{self._url}: the file has changed at its source")

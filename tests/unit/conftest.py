@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from gald import files, paths
+from gald.datasets._native import MINIATURES
 from gald.params import Run, RunParams, load_protocol, read_yaml
 from gald.prepare.index import render
 from gald.prepare.objects import objects
@@ -18,6 +19,7 @@ REPOSITORY = Path(__file__).parents[2]
 CLASSES = ["sky", "road", "car", "tree"]
 PALETTE = [[70, 130, 180], [128, 64, 128], [0, 0, 142], [107, 142, 35]]
 EDITION, DATASET, SOURCE = "mini", "camvid", "segnet"
+SMALL = {"train": 9, "val": 3, "test": 3}  # nine, so that the training split's oddities are still drawn
 
 
 def scene(rng: np.random.Generator, size: tuple[int, int] = (48, 64)) -> tuple[np.ndarray, np.ndarray]:
@@ -89,6 +91,16 @@ def write_prepared(folder: Path, counts: dict[str, int], seed: int = 0) -> None:
     """Write a folder of scenes as the prepare stage would."""
     rng = np.random.default_rng(seed)
     write_samples(folder, {split: [scene(rng) for _ in range(count)] for split, count in counts.items()})
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, empty; miniatures of a few scenes."""
+    monkeypatch.chdir(tmp_path)
+    for name, miniature in list(MINIATURES.items()):
+        splits = {split: SMALL[split] for split in miniature.splits}
+        monkeypatch.setitem(MINIATURES, name, miniature._replace(splits=splits))
+    return tmp_path
 
 
 @pytest.fixture

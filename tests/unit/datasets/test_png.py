@@ -47,6 +47,16 @@ def test_a_transparent_colour_is_left_to_pillow() -> None:
     assert decode(encoded(np.zeros((4, 5, 3), np.uint8), transparency=(0, 0, 0)), "RGB") is None
 
 
+@pytest.mark.parametrize("rows", [None, 2])
+@pytest.mark.parametrize(("shape", "colour"), [((4, 5), 0), ((4, 5, 3), (0, 0, 0))])
+def test_names_of_chunks_in_a_text_are_none(shape: tuple[int, ...], colour: object, rows: int | None) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("IDAT", "tRNS IDAT")
+    pixels, mode = np.zeros(shape, np.uint8), "L" if len(shape) == 2 else "RGB"
+    assert decode(encoded(pixels, transparency=colour, pnginfo=info), mode, rows) is None
+    assert np.array_equal(decode(encoded(pixels, pnginfo=info), mode, rows), pixels[:rows])
+
+
 def test_gamma_changes_no_pixel() -> None:
     info = PngImagePlugin.PngInfo()
     info.add(b"gAMA", (45455).to_bytes(4, "big"))

@@ -226,6 +226,14 @@ def ftp_site(site: Site) -> Iterator[FtpSite]:
 
 
 @pytest.fixture
+def repository(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As everywhere, without a mirror or an account of this machine."""
+    monkeypatch.delenv("GALD_MIRROR", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(repository / "home"))
+    return repository
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "archives").mkdir()
     return tmp_path / "archives"

@@ -18,25 +18,18 @@ import pytest
 
 from gald import paths
 from gald.datasets import load_spec, names
-from gald.datasets._native import MINIATURES, TRAIN_EXTRA
+from gald.datasets._native import TRAIN_EXTRA
 from gald.datasets._reader import PreparedSplit
 from gald.datasets._spec import Archive, DatasetSpec
 from gald.download.run import archives_folder, download
 from gald.prepare.run import prepare
+from tests.unit.conftest import SMALL
 from tests.unit.download.conftest import PASSWORD, USER
 
-SMALL = {"train": 9, "val": 3, "test": 3}  # nine, so that the training split's oddities are still drawn
 KINDS = {".json": "application/json", ".tar": "application/x-tar", ".gz": "application/x-gzip"}
 PREPARE = SimpleNamespace(processes=1, on_error="stop")
 Drawn = tuple[dict[str, Any], dict[str, Any]]
 FORMS = [(name, source) for name in names() for source in load_spec(name).sources]
-
-
-def draw_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let miniatures have a few scenes."""
-    for name, miniature in list(MINIATURES.items()):
-        splits = {split: SMALL[split] for split in miniature.splits}
-        monkeypatch.setitem(MINIATURES, name, miniature._replace(splits=splits))
 
 
 def make_by_drawing(name: str, source: str) -> Drawn:
@@ -49,14 +42,14 @@ def section(source: str) -> SimpleNamespace:
     return SimpleNamespace(seed=3, source=lambda _: source)
 
 
-def publish(site: Any, spec: DatasetSpec, drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> DatasetSpec:
+def publish(site: Any, spec: DatasetSpec, raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> DatasetSpec:
     """Serve a miniature's archives as the SPEC says the real ones are served, and put it in the SPEC's place."""
     archives = tuple(serve(site, archive, archives_folder("mini", spec.name)) for archive in spec.archives)
     changed = replace(
         spec,
         archives=archives,
         counts={split: SMALL.get(split, TRAIN_EXTRA) for split in spec.counts},
-        tree_sha256=None if spec.tree_sha256 is None else drawn[0]["tree_sha256"],
+        tree_sha256=None if spec.tree_sha256 is None else raw["tree_sha256"],
         alternatives=(),
     )
     monkeypatch.setattr(sys.modules[spec.index.__module__], "SPEC", changed)

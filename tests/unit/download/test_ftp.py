@@ -1,7 +1,9 @@
 """A mirror or address that speaks FTP, which has REST for the rest of a file, and time of change for its version."""
 
+import errno
 import hashlib
 import logging
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -10,9 +12,11 @@ from typing import Any
 import pytest
 
 from gald.datasets._spec import Archive
-from gald.download import transfer
+from gald.download import part, transfer
 from gald.download.fetch import fetch
+from gald.download.part import Part
 from gald.errors import ArchiveError
+from gald.files import write_json
 from tests.unit.download.ftp_server import CONTENT, FtpSite
 
 HALF = len(CONTENT) // 2
@@ -70,6 +74,58 @@ def test_it_goes_on_with_what_another_source_began(ftp_site: FtpSite, site: Any,
     assert found is not None
     assert found.path.read_bytes() == CONTENT
     assert "REST 196608" in ftp_site.asked
+
+
+@pytest.mark.parametrize("knows_sizes", [True, False])
+def test_what_another_source_sent_stays_where_the_file_is_not(
+    ftp_site: FtpSite, site: Any, folder: Path, knows_sizes: bool
+) -> None:
+    ftp_site.knows_sizes = knows_sizes
+    site.add("a.zip", content=CONTENT, faults=["cut 196608", "404"])
+    digests = {"sha256": hashlib.sha256(CONTENT).hexdigest()}
+    wanted = Archive("a.zip", (f"{site.url}/a.zip", f"{ftp_site.url}/absent.zip"), digests=digests)
+    with pytest.raises(ArchiveError, match=r"absent\.zip: FTP answer 550$"):
+        fetch(wanted, folder, None, threading.Event())
+    begun = Part(folder, "a.zip")
+    assert begun.size == 196608
+    assert begun.version is not None
+    assert begun.version.url == wanted.urls[0]
+    found = fetch(wanted, folder, None, threading.Event())
+    assert found is not None
+    assert found.source == wanted.urls[0]
+    assert site.sent == len(CONTENT)
+
+
+def test_an_empty_file_takes_nothing_away(ftp_site: FtpSite, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "TRIES", 1)
+    ftp_site.cuts = [HALF]
+    with pytest.raises(ArchiveError, match="broke off"):
+        get(ftp_site, folder)
+    ftp_site.content = b""
+    with pytest.raises(ArchiveError, match=r"a\.zip: sends nothing$"):
+        get(ftp_site, folder)
+    assert Part(folder, "a.zip").size == HALF
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ETIMEDOUT])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_disk_that_fails_is_no_fault_of_the_network(
+    ftp_site: FtpSite, site: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, begun: bool, number: int
+) -> None:
+    """When a source is noted beside the bytes: with the first one, or with the first one after another source's."""
+
+    def failing(path: Path, content: dict[str, Any]) -> None:
+        if content["url"].startswith("ftp:"):
+            raise OSError(number, os.strerror(number))
+        write_json(path, content)
+
+    monkeypatch.setattr(part, "write_json", failing)
+    site.add("a.zip", content=CONTENT, faults=["cut 196608", "404"])
+    urls = (*([f"{site.url}/a.zip"] if begun else []), f"{ftp_site.url}/a.zip")
+    wanted = Archive("a.zip", urls, digests={"sha256": hashlib.sha256(CONTENT).hexdigest()})
+    with pytest.raises(OSError, match=os.strerror(number)):
+        fetch(wanted, folder, None, threading.Event())
+    assert Part(folder, "a.zip").size == (196608 if begun else 0)
 
 
 def test_another_version_is_not_stitched(

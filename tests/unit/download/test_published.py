@@ -1,7 +1,6 @@
 """Each benchmark in each of its forms, from where it is published to its samples."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,18 +14,12 @@ from tests.unit.download.publishing import (
     FORMS,
     PREPARE,
     assert_made_alike,
-    draw_few,
     make_by_drawing,
     publish,
     section,
 )
 
-
-@pytest.fixture(autouse=True)
-def _repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
-    draw_few(monkeypatch)
+pytestmark = pytest.mark.usefixtures("repository")
 
 
 @pytest.mark.parametrize(("name", "source"), FORMS)
@@ -34,7 +27,7 @@ def test_from_the_published_addresses_to_samples(
     name: str, source: str, site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = make_by_drawing(name, source)
-    spec = publish(site, load_spec(name, source), drawn, monkeypatch)
+    spec = publish(site, load_spec(name, source), drawn[0], monkeypatch)
     download("full", name, section(source))
     prepare("full", name, PREPARE)
     assert_made_alike(spec, drawn, changed=set())
@@ -51,9 +44,9 @@ def test_with_all_that_a_connection_can_do(site: Any, monkeypatch: pytest.Monkey
     """COCO-Stuff, of which no digest is published: what comes to an end is whole all the same."""
     monkeypatch.setattr(transfer, "TRIES", 9)
     monkeypatch.setattr(transfer, "PAUSE", 0.001)
-    monkeypatch.setattr(transfer, "TIMEOUT", 2.0)
+    monkeypatch.setattr(transfer, "TIMEOUT", 1.0)
     drawn = make_by_drawing("coco_stuff10k", "v1.1")
-    spec = publish(site, load_spec("coco_stuff10k"), drawn, monkeypatch)
+    spec = publish(site, load_spec("coco_stuff10k"), drawn[0], monkeypatch)
     (page,) = site.pages.values()
     assert len(page.content) > 200_000
     page.faults = ["cut 70000", "503", "stall 70000", "416", "cut 70000", "shifted", "cut 70000", "whole"]

@@ -20,18 +20,12 @@ from tests.unit.download.publishing import (
     FORMS,
     PREPARE,
     assert_made_alike,
-    draw_few,
     make_by_drawing,
     publish,
     section,
 )
 
-
-@pytest.fixture(autouse=True)
-def _repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
-    draw_few(monkeypatch)
+pytestmark = pytest.mark.usefixtures("repository")
 
 
 def unpack_by_hand(spec: DatasetSpec, tree: Path) -> Path:
@@ -58,7 +52,7 @@ def test_from_an_unpacked_tree_to_samples(
     name: str, source: str, site: Any, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = make_by_drawing(name, source)
-    spec = publish(site, load_spec(name, source), drawn, monkeypatch)
+    spec = publish(site, load_spec(name, source), drawn[0], monkeypatch)
     unpack_by_hand(spec, tree)
     boundary = download("full", name, section(source), unpacked=tree)
     prepare("full", name, PREPARE)
@@ -83,8 +77,8 @@ def test_from_an_unpacked_tree_to_samples(
 @pytest.fixture
 def ade20k(site: Any, tree: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The top folder of ADE20K's archive, unpacked."""
-    drawn = make_by_drawing("ade20k", "challenge")
-    spec = publish(site, load_spec("ade20k"), drawn, monkeypatch)
+    raw = json.loads(download("mini", "ade20k", section("challenge")).read_text())
+    spec = publish(site, load_spec("ade20k"), raw, monkeypatch)
     return unpack_by_hand(spec, tree) / "ADEChallengeData2016"
 
 
@@ -154,7 +148,7 @@ def test_a_tree_that_is_not_the_whole_benchmark(what: str, text: str, ade20k: Pa
 def test_a_tree_of_other_files(site: Any, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """CamVid, the digest of whose files is known."""
     drawn = make_by_drawing("camvid", "segnet")
-    spec = publish(site, load_spec("camvid"), drawn, monkeypatch)
+    spec = publish(site, load_spec("camvid"), drawn[0], monkeypatch)
     image = min(unpack_by_hand(spec, tree).rglob("*/val/*.png"))
     image.write_bytes(image.read_bytes() + b"x")
     with pytest.raises(ArchiveError, match=rf"^{tree}: the unpacked files have digest .*expected {spec.tree_sha256}"):

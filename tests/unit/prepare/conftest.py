@@ -9,14 +9,11 @@ import pytest
 
 from gald import paths
 from gald.datasets import load_spec
-from gald.datasets._native import MINIATURES
 from gald.datasets._writers import draw_archives
 from gald.download.archives import unpack
 from gald.files import LISTING, listing_digest, sha256, tree_listing, write_json, write_text
 from gald.prepare import convert as module
 from gald.prepare.convert import Failure, Record, Task
-
-SMALL = {"train": 9, "val": 3, "test": 3}  # nine, so that the training split's oddities are still drawn
 
 
 def relist(name: str, edition: str = "mini") -> None:
@@ -25,16 +22,6 @@ def relist(name: str, edition: str = "mini") -> None:
     listing = tree_listing(boundary.parent / "files")
     write_text(boundary.with_name(LISTING), listing)
     write_json(boundary, json.loads(boundary.read_text()) | {"tree_sha256": listing_digest(listing)})
-
-
-@pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, empty; miniatures of a few scenes."""
-    monkeypatch.chdir(tmp_path)
-    for name, miniature in list(MINIATURES.items()):
-        splits = {split: SMALL[split] for split in miniature.splits}
-        monkeypatch.setitem(MINIATURES, name, miniature._replace(splits=splits))
-    return tmp_path
 
 
 @pytest.fixture
