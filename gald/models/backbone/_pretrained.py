@@ -2,7 +2,7 @@
 
 Weights that never loaded are the commonest reason why a paper like this does not reproduce. So every tensor of the
 backbone must come from the source, except those that the params allow to be missing by name; what was loaded, what
-was not and what was left over is logged, and returned by name.
+was not and what was left over is logged, and returned by name for the record of a training.
 """
 
 import logging
@@ -176,8 +176,9 @@ def load_strictly(
     placed = {spell(name) for name in target}
     unused = [name for name in source if spell(name) not in placed]
     _LOG.info(
-        "pretrained: %d of %d tensors from %s; missing: %s; unused: %s",
-        *(len(found), len(target), origin, _listed(missing), _listed(unused)),
+        "pretrained: %d of %d tensors from %s; missing: %s; of another shape: none; unused: %s; a training's run.json "
+        "lists every name, loaded ones too, under `pretrained`",
+        *(len(found), len(target), origin, ", ".join(missing) or "none", _listed(unused)),
     )
     coverage = {"origin": origin, "loaded": len(found), "of": len(target), "names": list(found)}
     return coverage | {"missing": missing, "mismatched": [], "unused": unused}

@@ -123,8 +123,12 @@ def test_what_may_be_missing_is_said_by_name(state, tmp_path, caplog):
     assert coverage["loaded"] + len(coverage["missing"]) == coverage["of"]
     message = caplog.messages[-1]
     assert message.startswith(f"pretrained: {coverage['loaded']} of {coverage['of']} tensors from file {tmp_path}")
-    assert "missing: layer3.0.bn1.bias, layer4.0.conv1.weight, " in message
-    assert f" and {len(coverage['missing']) - 6} more; unused: fc.weight, fc.bias" in message
+    assert (
+        f"; missing: {', '.join(coverage['missing'])}; of another shape: none; unused: fc.weight, fc.bias; " in message
+    )
+    assert message.endswith("run.json lists every name, loaded ones too, under `pretrained`")
+    assert len(coverage["names"]) == coverage["loaded"]
+    assert coverage["mismatched"] == []
 
 
 def test_name_that_no_tensor_bears_may_not_be_missing(state, tmp_path):
