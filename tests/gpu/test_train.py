@@ -31,7 +31,9 @@ from gald.train.run import train
 from tests.unit.conftest import run_params, scene
 
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-on_each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
+on_each_device = pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=GPU)]
+)
 SHORT = {"max_iters": 12, "log_every": 4, "checkpoint_every": 5, "micro_batches": 2}
 
 

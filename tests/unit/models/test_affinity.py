@@ -141,7 +141,7 @@ def test_gradient_of_the_mean(window):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("kept", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_whole_module_passes_gradcheck(options, kept, monkeypatch):
     monkeypatch.setattr(_blocks, "_KEPT_BYTES", 1 << 20 if kept else 0)
     monkeypatch.setitem(_blocks._CHANNELS, "cpu", 3)  # blocks smaller than a head, and a last one that is smaller still

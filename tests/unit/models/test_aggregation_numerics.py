@@ -80,7 +80,7 @@ def test_defaults_fit_the_widths_in_use(name, channels):
         assert module(torch.randn(1, channels, 8, 8)).shape == (1, channels, 8, 8)
 
 
-@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("images", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_those_of_differences(name, images):
     # the norm before stands for the neck's: on a CPU its backward pass misreads a gradient of one image laid out by

@@ -101,15 +101,15 @@ FAMILIES = {
     "resnet10t": {"output_stride": 8},
     "convnext_atto": {"output_stride": 16},
     "tf_efficientnet_lite0": {"fuse": "concat"},
-    "swin_tiny_patch4_window7_224": {"fuse": "add"},
     "pvt_v2_b0": {"fuse": "add"},
     "vit_tiny_patch16_224": {"output_stride": 16},
+}
+FURTHER = {
+    "swin_tiny_patch4_window7_224": {"fuse": "add"},
     "mobilevit_xxs": {"output_stride": 16},
     "edgenext_xx_small": {"fuse": "add"},
     "poolformer_s12": {"output_stride": 32},
     "test_mambaout": {"fuse": "add"},
-}
-FURTHER = {
     "swin_tiny_patch4_window7_224": {"output_stride": 32},
     "swinv2_cr_tiny_ns_224": {"fuse": "add"},
     "swinv2_tiny_window8_256": {"output_stride": 16, "fuse": "concat"},

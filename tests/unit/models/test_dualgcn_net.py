@@ -110,8 +110,9 @@ def drawn(net: str) -> Segmentor:
     return model
 
 
+@pytest.mark.slow
 @torch.no_grad()
-@pytest.mark.parametrize("depth", [50, pytest.param(101, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("depth", [50, 101])
 def test_the_dualgcn_net_equals_the_released_forward_pass(depth):
     net = f"dualgcn_res{depth}"
     model = drawn(net)

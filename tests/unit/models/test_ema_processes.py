@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 import gald
@@ -28,6 +29,7 @@ distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_bases_of_two_processes_equal_those_of_the_whole_batch_in_one(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = ema.build(8, bases=4, momentum=0.5)

@@ -46,7 +46,9 @@ def drawn(generator: np.random.Generator, seeds: int, effect: float) -> Differen
         (6, 0.0),
         (8, 1.2),
         (10, 1.0),
-        (13, 0.86),  # the first number of seeds at which the sign-flip test is left out
+        pytest.param(
+            13, 0.86, marks=pytest.mark.slow
+        ),  # the first number of seeds at which the sign-flip test is left out
     ],
 )
 def test_power_is_how_often_rows_are_told_apart(seeds, effect):

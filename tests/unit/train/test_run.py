@@ -254,7 +254,10 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
     monkeypatch.setattr(loop, "train", train_some)
 
 
-@pytest.mark.parametrize("iteration", [1, 7, 10, 17, 29])
+LONGER = [pytest.param(iteration, marks=pytest.mark.slow) for iteration in (1, 10, 29)]
+
+
+@pytest.mark.parametrize("iteration", [7, 17, *LONGER])
 def test_stopping_anywhere_changes_no_bit(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, iteration: int
 ) -> None:

@@ -44,7 +44,12 @@ MOMENTS: dict[str, tuple[Any, str, int]] = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+QUICK = ("an iteration", "the write of a checkpoint")
+
+
+@pytest.mark.parametrize(
+    "moment", [pytest.param(one, marks=() if one in QUICK else pytest.mark.slow) for one in MOMENTS]
+)
 def test_a_signal_at_any_moment_changes_no_bit(
     moment: str, make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
