@@ -105,7 +105,6 @@ FAMILIES = {
     "vit_tiny_patch16_224": {"output_stride": 16},
 }
 FURTHER = {
-    "swin_tiny_patch4_window7_224": {"fuse": "add"},
     "mobilevit_xxs": {"output_stride": 16},
     "edgenext_xx_small": {"fuse": "add"},
     "poolformer_s12": {"output_stride": 32},
