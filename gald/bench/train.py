@@ -20,7 +20,7 @@ from torch.nn import functional
 from gald.bench._measure import machine, tell
 from gald.bench._scenes import Scenes
 from gald.datasets import IGNORE_INDEX, load_spec
-from gald.datasets._reader import Sample
+from gald.datasets._samples import Sample
 from gald.inference import channels_last
 from gald.models.segmentor import Segmentor, build_segmentor
 from gald.params import Run, RunParams, TrainParams, find_run

@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 
 from gald import paths
 from gald.commands._compare_counts import Side, changes
-from gald.datasets._reader import PreparedSplit, Sample
+from gald.datasets._reader import PreparedSplit
+from gald.datasets._samples import Sample
 from gald.evaluate.predictor import Predictor
 from gald.evaluate.record import checked_record
 from gald.metrics import Mask, confusion_matrix

@@ -12,57 +12,19 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from gald import paths
 from gald.datasets._files import FileSamples
 from gald.datasets._manifest import parse_manifest
 from gald.datasets._packed import Kind, PackedSamples, Pixels, pixels_sha256, read_store
+from gald.datasets._samples import Sample, WindowedSample, Windows
 from gald.errors import DatasetError
 from gald.files import sha256
 
 Store: TypeAlias = Literal["auto", "packed", "files"]
 
 _log = logging.getLogger("gald")
-
-
-class Sample(NamedTuple):
-    """One image and its mask.
-
-    Attributes
-    ----------
-    id : str
-        Unique within its split.
-    image : ndarray of uint8, shape (h, w, 3)
-        RGB.
-    mask : ndarray of uint8, shape (h, w)
-        Train ids, or the manifest's ignore_index.
-    """
-
-    id: str
-    image: Pixels
-    mask: Pixels
-
-
-class Windows(Protocol):
-    """An image that need not be read as a whole: an array, or a file that is decoded as far as a window reaches."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Height, width and channels."""
-        ...
-
-    def __getitem__(self, window: tuple[slice, slice], /) -> Pixels:
-        """Read a window, uint8 (h, w, 3)."""
-        ...
-
-
-class WindowedSample(NamedTuple):
-    """One image, of which a crop needs a window, and its mask; a `Sample` is one, too."""
-
-    id: str
-    image: Windows
-    mask: Pixels
 
 
 class _Source(Protocol):

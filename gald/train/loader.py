@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gald.datasets import IGNORE_INDEX
-from gald.datasets._reader import Sample, WindowedSample
+from gald.datasets._samples import Sample, WindowedSample
 from gald.errors import DatasetError, ParamsError
 from gald.params import TrainParams
 from gald.transforms import Pixels, augment, draw
@@ -36,7 +36,6 @@ class Split(Protocol):
     @property
     def ids(self) -> Sequence[str]:
         """Names in the order of the samples."""
-        ...
 
     def __len__(self) -> int:
         """Return the number of samples."""

@@ -1,7 +1,6 @@
 """Trials of a run's recipe: do a few samples get learnt, how fast is it, where does the time go, what fits in memory.
 
-A trial is one process, goes through the very loop of a training, and touches nothing that the run has or will have:
-what it leaves lies in a folder of its own.
+A trial is one process, goes through the very loop of a training, and leaves what it leaves in a folder of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from gald import files, paths
-from gald.datasets._reader import Sample, Store, WindowedSample
+from gald.datasets._reader import Store
+from gald.datasets._samples import Sample, WindowedSample
 from gald.errors import GaldError, ParamsError, TrainingInterrupted
 from gald.params import PhotometricParams, Run, TrainParams, ValidationParams
 from gald.train import history, loop

@@ -43,7 +43,7 @@ class Scenes:
     num_classes = 4
 
     def __init__(self) -> None:
-        from gald.datasets._reader import Sample
+        from gald.datasets._samples import Sample
 
         rng = np.random.default_rng(0)
         self.samples = [Sample(f"scene{index}", *scene(rng)) for index in range(5)]

@@ -9,20 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gald._torchvision import import_with_torchvision
+from gald.crops import Span, scaled_size, span
 from gald.params import Box, Run, TrainParams, read_yaml
 from gald.transforms import (
     CROPS_TRIED,
     PADDING_COLOUR,
     Draws,
-    Span,
     augment,
     draw,
     is_balanced,
     nearest,
     resize_image,
     resize_mask,
-    scaled_size,
-    span,
 )
 
 F: Any = import_with_torchvision("torchvision.transforms.v2.functional")

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from gald.datasets._packed import pixels_sha256
-from gald.datasets._reader import PreparedSplit, Sample, WindowedSample
+from gald.datasets._reader import PreparedSplit
+from gald.datasets._samples import Sample, WindowedSample
 from gald.errors import DatasetError, ParamsError
 from gald.params import Run, TrainParams
 from gald.train import loader
