@@ -101,6 +101,7 @@ class Journal:
     def remove(self) -> None:
         """Drop what was noted: the evaluation is published."""
         self._file.close()
+        drop(self.folder)
         shutil.rmtree(self._root, ignore_errors=True)
 
     def _begin(self) -> None:
@@ -108,7 +109,7 @@ class Journal:
         self.folder.mkdir(parents=True, exist_ok=True)
         for other in self._root.iterdir():
             if other != self.folder:
-                shutil.rmtree(other, ignore_errors=True)
+                drop(other)
         for signed in self.folder.glob("*.group"):
             signed.unlink()
         self._sign()
@@ -146,6 +147,13 @@ class Journal:
         self._file.close()
         if kind is None and self._rank and self._group:
             self._sign()
+
+
+def drop(folder: Path) -> None:
+    """Remove a journal's folder, its counts first: what is noted must have beside it all that was kept of it."""
+    for path in folder.glob("*.counts"):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _entries(path: Path) -> Iterator[tuple[int, bytes]]:

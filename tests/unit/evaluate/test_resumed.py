@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,6 +71,28 @@ def test_a_stopped_evaluation_goes_on_where_it_was(trained: Run, monkeypatch: py
     assert asked.count(2) == 5 - after
     assert written(trained) == expected
     assert not paths.evaluation_dir(trained.name).exists()
+
+
+@pytest.mark.parametrize("pattern", ["*.npz", "*.png", "*.group"])
+def test_a_kill_while_the_counts_are_removed_loses_no_picture(
+    trained: Run, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    evaluate(trained)
+    expected = written(trained)
+
+    def killed(folder: Path, **_: object) -> None:
+        for path in folder.rglob(pattern):  # in whatever order the file system lists them
+            path.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(journals, "shutil", SimpleNamespace(rmtree=killed))
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(trained)
+    assert any(paths.evaluation_dir(trained.name).iterdir())
+    assert written(trained) == expected
+    evaluate(trained)
+    assert written(trained) == expected
 
 
 def test_what_other_weights_counted_is_not_believed(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
