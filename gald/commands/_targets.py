@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from gald.errors import ParamsError
 
 
-def check_file(option: str, path: Path | None) -> None:
+def check_file(option: str, path: Path | None, *, read: Iterable[Path] = ()) -> None:
     """Refuse a file that could not be written.
 
     Parameters
@@ -17,16 +18,20 @@ def check_file(option: str, path: Path | None) -> None:
         Which the path was given by, for the message.
     path : Path or None
         None where nothing is to be written.
+    read : iterable of Path
+        Files that the command reads, under whatever names: the result must not replace one.
 
     Raises
     ------
     ParamsError
-        It is a folder, would lie in a file, or in a folder that cannot be written.
+        It is a folder or one of what is read, would lie in a file, or in a folder that cannot be written.
     """
     if path is None:
         return
     if path.is_dir():
         raise ParamsError(f"{option} {path} is a folder; name a file")
+    if path.resolve() in {one.resolve() for one in read}:
+        raise ParamsError(f"{option} {path} is what is read here; name another file for the result")
     _check(option, path, *path.parents, remedy="name a file in a folder")
 
 

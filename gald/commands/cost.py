@@ -19,6 +19,7 @@ import torch
 
 from gald import files
 from gald.commands._cost_rows import Row, modules, networks
+from gald.commands._targets import check_file
 from gald.errors import GaldError, ModelError, ParamsError
 from gald.evaluate import cost as measuring
 from gald.memory import is_out_of_memory
@@ -88,7 +89,8 @@ def cost(
     Raises
     ------
     ParamsError
-        An unknown run, suite or network, a number below 1, more threads than cores, or no CUDA device.
+        An unknown run, suite or network, a number below 1, more threads than cores, no CUDA device, or a `csv` that
+        cannot be written.
     GaldError
         A weights file cannot be read, or all rows refuse; the message names the first.
     """
@@ -100,6 +102,7 @@ def cost(
         raise ParamsError(
             f"threads {threads}: this machine has {cores} cores, and more threads only wait; give {cores}"
         )
+    check_file("--csv", csv, read=[path for path in map(Path, what) if path.is_file()])
     rows = list(networks(what, size)) if what else list(modules(channels, size))
     with torch_threads(threads):
         figures = list(_each(rows, device, runs))

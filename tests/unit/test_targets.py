@@ -37,6 +37,18 @@ def test_what_cannot_is_named_with_its_option(tmp_path: Path, monkeypatch: pytes
                 check("-o", Path("folder/x"))
 
 
+def test_what_is_read_is_not_written_over_under_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.pth").write_text("weights")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.pth").symlink_to("net.pth")
+    for out in ("net.pth", "folder/../net.pth", "link.pth", str(tmp_path / "net.pth")):
+        for read in ("net.pth", "link.pth"):
+            with pytest.raises(ParamsError, match=f"-o {out} is what is read here; name another file for the result"):
+                check_file("-o", Path(out), read=[Path(read)])
+    check_file("-o", Path("other.pth"), read=[Path("net.pth"), Path("link.pth")])
+
+
 def test_commands_refuse_them_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,3 +62,11 @@ def test_commands_refuse_them_first(
     assert "-o file/scores.json: file is a file; name a file in a folder" in capsys.readouterr().err
     assert cli.main(["evaluate", "mini/camvid", "--predictions", "folder", "-o", "."]) == 2
     assert "-o . is a folder; name a file" in capsys.readouterr().err
+    for command, option in (
+        (["export", "none.safetensors", "-o", "file/net.onnx"], "-o"),
+        (["export-weights", runs[0], "-o", "file/net.safetensors"], "-o"),
+        (["import-weights", "none.pth", "--net", "gald_res50", "-o", "file/net"], "-o"),
+        (["cost", "none.safetensors", "--csv", "file/cost.csv"], "--csv"),
+    ):
+        assert cli.main(command) == 2
+        assert f"{option} {command[-1]}: file is a file; name a file in a folder" in capsys.readouterr().err
