@@ -109,7 +109,7 @@ def _transformed(weight: Tensor) -> Tensor:
     both = torch.einsum("ia,jb->jiab", halves, halves).reshape(16, 9)
     out_channels, channels = weight.shape[:2]
     matrices = weight.new_empty(16, channels, out_channels)
-    for some, into in zip(weight.split(_TOGETHER, 1), matrices.split(_TOGETHER, 1), strict=True):
+    for some, into in zip(torch.split(weight, _TOGETHER, 1), torch.split(matrices, _TOGETHER, 1), strict=True):
         nine = some.permute(2, 3, 1, 0).double().reshape(9, -1)
         into.copy_((both @ nine).view(into.shape))
     return matrices

@@ -213,7 +213,7 @@ def test_impossible_requests_are_refused(tmp_path):
             import_weights(file, "gald_res50", classes, tmp_path / "out")
     with pytest.raises(ParamsError, match=r"in\.pth is what is read here; name another file"):
         import_weights(file, "gald_res50", 19, file)
-    with pytest.raises(ParamsError, match="-o .* is a folder; name a file"):
+    with pytest.raises(ParamsError, match=r"-o .* is a folder; name a file"):
         import_weights(file, "gald_res50", 19, tmp_path)
     with pytest.raises(ModelError, match="no released network is called 'gald'"):
         import_weights(file, "gald", 19, tmp_path / "out")
