@@ -11,11 +11,14 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from gald import plugins
 from gald.errors import ModelError
 from gald.models.layers import Feature, conv_norm_act, resize
+
+_KERNEL = 3  # of the unpadded convolution before an aggregation at half the resolution
 
 Part = str | Mapping[str, Any] | nn.Module
 
@@ -121,7 +124,7 @@ class GlobalThenLocal(nn.Module):
             raise ModelError(f"aggregation_stride is {aggregation_stride}; allowed are 1 and 2")
         self.align_corners = align_corners
         self.reduce = (
-            conv_norm_act(channels, channels, stride=2, groups=channels, padded=False, bias=True)
+            conv_norm_act(channels, channels, _KERNEL, stride=2, groups=channels, padded=False, bias=True)
             if aggregation_stride == 2
             else nn.Identity()
         )
@@ -132,8 +135,23 @@ class GlobalThenLocal(nn.Module):
         )
 
     def forward(self, feature: Feature) -> Feature:
-        """Map (N, C, H, W) to the same shape."""
+        """Map (N, C, H, W) to the same shape.
+
+        Raises
+        ------
+        ModelError
+            The feature is too small for a part; the message names the smallest size that works.
+        """
         size = (feature.shape[-2], feature.shape[-1])
+        if not torch.compiler.is_exporting():  # a decision on the traced size must not bind other sizes
+            self._check(size)
         aggregated = resize(self.aggregation(self.reduce(feature)), size, align_corners=self.align_corners)
         distributed: Feature = self.distribution(feature, aggregated)
         return distributed
+
+    def _check(self, size: tuple[int, int]) -> None:
+        if min(size) < _KERNEL and not isinstance(self.reduce, nn.Identity):
+            raise ModelError(
+                f"a feature of {size[0]}x{size[1]} positions is too small for aggregation_stride 2, which needs "
+                f"{_KERNEL}x{_KERNEL} or more; use larger images, a smaller output stride or aggregation_stride 1"
+            )

@@ -131,6 +131,13 @@ def test_block_at_half_resolution_aggregates_there_and_distributes_at_full():
     assert distribution.sizes == [(33, 41), (33, 41)]
 
 
+def test_half_resolution_names_the_smallest_size_that_works():
+    module = GlobalThenLocal(8, aggregation="none", aggregation_stride=2).eval()
+    with pytest.raises(ModelError, match="2x40 positions is too small for aggregation_stride 2, which needs 3x3"):
+        module(torch.zeros(1, 8, 2, 40))
+    assert module(torch.zeros(1, 8, 3, 3)).shape == (1, 8, 3, 3)
+
+
 def test_unknown_names_options_and_strides_are_refused_with_the_nearest():
     with pytest.raises(ParamsError, match="did you mean 'psp'"):
         GlobalThenLocal(8, aggregation="pspp")
