@@ -8,6 +8,8 @@ from pathlib import Path
 
 from gald.errors import ParamsError
 
+_DEVICES = Path("/dev")  # whose /dev/stdout may lead to a file
+
 
 def check_file(option: str, path: Path | None, *, read: Iterable[Path] = ()) -> None:
     """Refuse a file that could not be written.
@@ -24,12 +26,15 @@ def check_file(option: str, path: Path | None, *, read: Iterable[Path] = ()) -> 
     Raises
     ------
     ParamsError
-        It is a folder or one of what is read, would lie in a file, or in a folder that cannot be written.
+        It is a folder, a device, a pipe or one of what is read, would lie in a file, or in a folder that cannot be
+        written.
     """
     if path is None:
         return
     if path.is_dir():
         raise ParamsError(f"{option} {path} is a folder; name a file")
+    if (path.exists() and not path.is_file()) or path.absolute().parent == _DEVICES:  # a file would take its place
+        raise ParamsError(f"{option} {path} is a device or a pipe, and a result is a whole file; name a file")
     if path.resolve() in {one.resolve() for one in read}:
         raise ParamsError(f"{option} {path} is what is read here; name another file for the result")
     _check(option, path, *path.parents, remedy="name a file in a folder")

@@ -1,5 +1,6 @@
 """Results that cannot be written are refused before any work."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ def test_what_cannot_is_named_with_its_option(tmp_path: Path, monkeypatch: pytes
             patched.setattr("os.access", lambda *_: False)
             with pytest.raises(ParamsError, match="cannot be written; name another place"):
                 check("-o", Path("folder/x"))
+
+
+def test_devices_and_pipes_are_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/null"), Path("/dev/stdout")):
+        with pytest.raises(ParamsError, match=f"--csv {path} is a device or a pipe.*; name a file"):
+            check_file("--csv", path)
 
 
 def test_what_is_read_is_not_written_over_under_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
