@@ -67,7 +67,7 @@ def explained_png(
     below = rows * (_WIDTH / columns * min(max(shape, 0.65), 1.1) + 0.75) if beside else 0.01
     figure = Figure(figsize=(_WIDTH, above + below + _FOOT + 0.25), layout="constrained")
     parts: Any = figure.subfigures(3, 1, height_ratios=[above, below, _FOOT])
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=10.5)
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=10.5, parse_math=False)  # names may have a $
     _labels(list(parts[0].subplots(1, 4).flat), explanation, image, palette)
     if beside:
         _insight(parts[1].subplots(rows, columns, squeeze=False), parts[1], explanation)
@@ -259,4 +259,6 @@ def _legend(part: Any, explanation: Explanation, palette: Pixels, classes: Seque
     if len(seen) > _NAMES:
         handles.append(Patch(facecolor="none"))
         names.append(f"and {len(seen) - _NAMES} more")
-    part.legend(handles, names, loc="upper left", ncols=7, frameon=False, fontsize=7.5, handlelength=1.1)
+    legend = part.legend(handles, names, loc="upper left", ncols=7, frameon=False, fontsize=7.5, handlelength=1.1)
+    for text in legend.get_texts():
+        text.set_parse_math(False)

@@ -86,6 +86,15 @@ def test_many_positions_are_drawn_row_by_row(monkeypatch: pytest.MonkeyPatch) ->
     assert figures[1].get_figheight() - figures[0].get_figheight() > 4  # inches of two rows
 
 
+def test_names_are_no_formulas() -> None:
+    network = weights_file.load(weights(name="affinity"))
+    params = weights_file.describe(Path("net.safetensors")).model
+    weights_file.save(Path("net.safetensors"), network, params, [f"$\\frac{{${index}" for index in range(11)])
+    Path("scene.png").rename("a$\\frac{$b.png")
+    explain(Path("a$\\frac{$b.png"), Path("net.safetensors"), Path("out"))
+    assert Path("out/explain.png").is_file()
+
+
 def test_what_a_network_advises_is_told_once() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
