@@ -20,6 +20,7 @@ from gald.datasets._reader import Store
 from gald.errors import GaldError, TrainingInterrupted
 from gald.memory import keep_freed_memory
 from gald.params import Run, TrainParams
+from gald.progress import TRAINED, is_trained, read_record
 from gald.train import aside, checkpoint, history, loop
 from gald.train.faults import told
 from gald.train.loader import CachedSamples
@@ -40,7 +41,7 @@ _SETTLED_S = 20.0
 
 
 def train(run: Run, *, store: Store = "auto") -> None:
-    """Train a run to its end, going on from its last checkpoint if there is one.
+    """Train a run to its end, going on from its last checkpoint if there is one; do nothing if it is trained already.
 
     Started by torchrun, it is one of the processes that train together.
 
@@ -86,6 +87,10 @@ def train(run: Run, *, store: Store = "auto") -> None:
 
 def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None]) -> None:
     with world.together():
+        done = world.first and _is_done(run)
+    if world.share(done):
+        return
+    with world.together():
         task = task_of(run, store, reason)
         task.split.check_store(partial(stop_early, reason))
     with world.together():
@@ -102,6 +107,16 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
         follow.announce(run, task.identity, task.code, [origin["code"] for origin in origins])
     with _failure_told(run, world):
         _finish(task, state, origins, recipe, world, reason)
+
+
+def _is_done(run: Run) -> bool:
+    """Leave a finished training alone: a command typed twice may have waited here for the first one to end."""
+    if not is_trained(run):
+        return False
+    record = read_record(paths.run_json(run.name)) or {}
+    aside.end(paths.checkpoint_dir(run.name), {"params": run.digest(), "data": record.get("manifest_sha256", "")})
+    _LOG.info(TRAINED, run.name, paths.run_json(run.name))
+    return True
 
 
 def _finish(
@@ -127,8 +142,7 @@ def _finish(
     if world.first:
         with _room_asked_for(run):
             publish(task, state, origins, recipe, world)
-        checkpoint.clear(task.folder)
-        aside.forget(task.folder)
+        aside.end(task.folder, task.identity)
     world.share(None)  # nobody leaves before the files are there
 
 

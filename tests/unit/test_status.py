@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from gald import cli, files, locking, paths, progress, provenance
-from gald.commands.status import is_trained, state, status
+from gald.commands.status import state, status
 from gald.params import Run, Suite, load_suite
+from gald.progress import is_trained
 
 PARAMS = Path(__file__).parents[2] / "params"
 

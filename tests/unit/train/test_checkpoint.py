@@ -175,9 +175,12 @@ def test_what_was_put_aside_comes_back(folder: Path) -> None:
     assert len(places(beside)) == 2
     aside.settle(folder, IDENTITY)
     assert iterations(folder) == ["000000020"]
-    aside.forget(folder)
-    assert places(beside) == ["run"]
-    assert iterations(folder) == ["000000020"]
+    aside.end(folder, other)
+    assert iterations(folder) == ["000000020"], "of another training"
+    assert len(places(beside)) == 2
+    aside.end(folder, IDENTITY)
+    assert places(beside) == ([] if folder.parent == beside else ["run"])
+    assert not folder.is_dir() or places(folder) == []
 
 
 def test_a_kill_between_two_renames_loses_nothing(tmp_path: Path) -> None:

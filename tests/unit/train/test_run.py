@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ from gald.train import start as start_of
 from gald.train.interval import Interval, IterationLosses
 from gald.train.loader import CachedSamples
 from gald.train.parallel import World
+from gald.train.publish import publish
 from gald.train.recipe import Line, effective_recipe
 from gald.train.run import train
 from tests.processes import wait_until
@@ -129,7 +131,7 @@ def test_other_pixels_than_were_prepared_are_refused(make_run: Callable[..., Run
     run = make_run()
     if store == "packed":
         pack("mini", "camvid")
-        train(run)
+        train(make_run("mini/camvid/none-seed1"))
         blacken(paths.packed("mini", "camvid") / "train-00000.bin")
         message = r"train-00000\.bin does not hold .*; run `gald pack mini/camvid` again"
     else:
@@ -321,6 +323,39 @@ def test_two_trainings_of_one_run_are_one_too_many(
     monkeypatch.setattr(locking, "WAIT_S", 0.2)
     with locking.held(run.name, wait_s=0), pytest.raises(RunBusy, match=f"{run.name} is busy: process {os.getpid()} "):
         train(run)
+
+
+def test_who_waited_for_a_training_to_end_does_not_make_it_again(
+    make_run: Callable[..., Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does who comes after a kill between the last result and the removal of the state; that is removed then."""
+    run = make_run()
+    kept = paths.checkpoint_dir(run.name)
+    train(run)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths.run_dir(run.name).iterdir()}
+    kept.mkdir()
+    (kept / "history.jsonl").write_text("")
+    caplog.set_level("INFO", "gald")
+    second = threading.Thread(target=train, args=(run,))
+    with locking.held(run.name, wait_s=0):
+        second.start()
+        time.sleep(0.2)
+    second.join()
+    assert "none-seed0: trained already" in caplog.text
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
+    assert not kept.exists()
+
+
+def test_what_lies_in_the_checkpoint_folder_costs_no_finished_training(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(train={"max_iters": 4, "warmup_iters": 0})
+    copies = paths.checkpoint_dir(run.name) / "copies"
+    monkeypatch.setattr("gald.train.run.publish", lambda *given: (copies.mkdir(parents=True), publish(*given)))
+    train(run)
+    assert paths.run_json(run.name).exists()
+    assert list(copies.parent.iterdir()) == [copies]
+    assert re.search(r"has ended, but not all of .*: \S+copies is a folder that no training made", caplog.text)
 
 
 def test_other_params_start_afresh_and_say_so(
