@@ -179,7 +179,7 @@ def _runs_left(suite: Suite) -> bool:
 def _lines(path: Path) -> list[tuple[int, float]]:
     """Iteration and timestamp of each whole line; a line cut short by a kill ends the list."""
     try:
-        texts = path.read_text(encoding="utf-8").splitlines()
+        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()  # a crash may leave garbage
     except OSError:
         return []
     lines = []

@@ -147,6 +147,14 @@ def test_a_pause_of_an_interrupted_run_is_no_work_and_its_iterations_count(suite
     assert progress.seconds_left(suite) == pytest.approx(10 + 3 * 40)
 
 
+def test_what_a_crash_has_left_in_a_history_fails_no_other_training_that_reports(suite):
+    path = paths.growing_history(suite.runs[0].name)
+    write_history(path, 0.0, 20, 1.0)
+    path.write_bytes(path.read_bytes() + b"\xff\x00\xfe\n")
+    assert progress.trace(suite.runs[0]).iterations == 20
+    assert progress.suite_line("smoke").startswith("smoke: 0 of 4 runs trained")
+
+
 def test_of_suites_that_share_a_scale_the_one_with_work_left_is_meant(suite, monkeypatch):
     done = dataclasses.replace(suite, name="done", runs=suite.runs[:1])
     finish_training(suite.runs[0])
