@@ -21,11 +21,12 @@ from gald.errors import GaldError, TrainingInterrupted
 from gald.memory import keep_freed_memory
 from gald.params import Run, TrainParams
 from gald.progress import TRAINED, is_trained, read_record
+from gald.ranks import ranks
 from gald.train import aside, checkpoint, history, loop
 from gald.train.faults import told
 from gald.train.loader import CachedSamples
 from gald.train.norms import training_mode
-from gald.train.parallel import World, joined, lost_peer, peer_lost, processes
+from gald.train.parallel import World, joined, lost_peer, peer_lost
 from gald.train.publish import publish
 from gald.train.recipe import Line, as_table, effective_recipe, in_short, refuse_departures
 from gald.train.start import build_state, keeper, take_over
@@ -71,7 +72,7 @@ def train(run: Run, *, store: Store = "auto") -> None:
     params = run.params.train
     with ExitStack() as stack:
         # First of all: a signal that comes while the others or the lock are waited for must not kill.
-        watch = stack.enter_context(watched(_PATIENCE_S if processes() > 1 else None))
+        watch = stack.enter_context(watched(_PATIENCE_S if ranks().size > 1 else None))
         world = stack.enter_context(joined(params))
         if world.first:
             stack.enter_context(locking.held(run.name, wait_s=locking.WAIT_S))
