@@ -96,6 +96,6 @@ def _place(real: Path, identity: dict[str, str]) -> Path:
 
 
 def _all(real: Path) -> list[Path]:
-    """Folders that were put aside, the one that was written last first."""
+    """Folders that were put aside, the one whose checkpoint was written last first."""
     found = real.parent.glob(f"{glob.escape(real.name)}.{'[0-9a-f]' * _DIGITS}")
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return sorted(found, key=checkpoint.written_ns, reverse=True)
