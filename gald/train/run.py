@@ -141,6 +141,11 @@ def _finish(
             raise
         raise GaldError(f"{run.name}: {found}") from error
     if world.first:
+        if state.best is not None and state.iteration < params.max_iters:
+            _LOG.info(
+                "%s: ended early, after iteration %d of %d: no validation since that of iteration %d was better",
+                run.name, state.iteration, params.max_iters, state.best["iteration"],
+            )  # fmt: skip
         with _room_asked_for(run):
             publish(task, state, origins, recipe, world)
         aside.end(task.folder, task.identity)
