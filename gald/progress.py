@@ -115,7 +115,9 @@ def trace(run: Run) -> Trace:
 def is_trained(run: Run) -> bool:
     """Whether a training would make again what is there: of the same params, data and code, and whole."""
     record = read_record(paths.run_json(run.name))
-    if record is None or any(stale(run, record)) or not paths.weights(run.name).is_file():
+    # The history is written first: a workflow that cleared the way for its job meanwhile has removed that at least.
+    there = paths.weights(run.name).is_file() and paths.history(run.name).is_file()
+    if record is None or any(stale(run, record)) or not there:
         return False
     same_code = record.get("code", {}).get("digest") == provenance.code_digest()
     return bool(same_code and record.get("weights", {}).get("sha256") == sha256(paths.weights(run.name)))

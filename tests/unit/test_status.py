@@ -69,6 +69,8 @@ def test_a_training_typed_twice_leaves_the_first_alone_unless_it_is_not_what_was
     run = suite.runs[0]
     files.write_text(paths.weights(run.name), "weights")
     finish_training(run, weights={"sha256": files.sha256(paths.weights(run.name))})
+    assert not is_trained(run), "half of it is there"
+    write_history(paths.history(run.name), 0.0, 40, 1.0)
     before = paths.run_json(run.name).read_bytes()
     assert is_trained(run)
     assert cli.main(["train", run.name]) == 0
