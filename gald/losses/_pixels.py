@@ -10,16 +10,14 @@ Exponentials are powers of two, which vectorise where `exp` does not.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gald._loss_resizing import LOG2_E, Resizing
 from gald.errors import DatasetError, ModelError
+from gald.losses.resizing import LOG2_E, Resizing, full_precision
 
 _STRIP_ELEMENTS = {"cpu": 1 << 19}  # 2 MiB: what one core keeps close; measured with 8, 19 and 171 classes
 _STRIP_ELEMENTS_ELSEWHERE = 1 << 24  # 64 MiB: enough work for one launch of a kernel
@@ -254,15 +252,3 @@ def _strip(logits: Tensor, target: Tensor, valid: Tensor, rule: Rule) -> tuple[T
             logits.addcmul_(spread, each.view(1, -1, 1), value=-1)
 
     return losses.sum(dtype=torch.float64) * _LN_2, counted.sum(dtype=torch.float64), differentiate
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Keep matrix products of float32 from being rounded to TF32, which users allow for convolutions' sake."""
-    products = torch.backends.cuda.matmul
-    before = products.fp32_precision
-    products.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        products.fp32_precision = before

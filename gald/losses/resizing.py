@@ -8,6 +8,8 @@ gradients in whichever order they come. Scores are turned to base 2 on the way, 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -79,3 +81,15 @@ def weights_between(old: int, new: int, dtype: torch.dtype, align_corners: bool)
     matrix[torch.arange(new), low] = 1 - share
     matrix[torch.arange(new), high] += share
     return matrix, low.tolist(), high.tolist()
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep matrix products of float32 from being rounded to TF32, which users allow for convolutions' sake."""
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    products.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        products.fp32_precision = before

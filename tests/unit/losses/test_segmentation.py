@@ -11,7 +11,7 @@ from gald.errors import DatasetError, ParamsError
 from gald.losses import HardPixels, pixel_loss, segmentation_loss, valid_weight
 from gald.models.segmentor import SegmentorOutput
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 RECORDED = json.loads((GOLDEN / "names.json").read_text())["ohem"]
 
 # Two classes, three pixels; the true class has probability 0.8, 0.5 and 0.1.

@@ -1,9 +1,4 @@
-"""Pixel losses: cross-entropy, its online hard example mining, and the weighting of the auxiliary head.
-
-Scores come as the heads leave them and are resized to the mask on the way, strip by strip. A loss is a sum over pixels
-divided by a count that the caller may give, so that micro-batches and devices with unequal numbers of ignored pixels
-add up to what one batch would give. Where all pixels are ignored it is 0 with zero gradients and not NaN.
-"""
+"""The loss of one head's scores, and of a network's two heads together."""
 
 from __future__ import annotations
 
@@ -14,13 +9,11 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from gald._pixel_loss import HardPixels, PixelSums, Rule, check_classes
 from gald.datasets import IGNORE_INDEX
 from gald.errors import ModelError, ParamsError
+from gald.losses._pixels import HardPixels, PixelSums, Rule, check_classes
 from gald.models.segmentor import SegmentorOutput
 from gald.params import TrainParams
-
-__all__ = ["HardPixels", "Losses", "pixel_loss", "segmentation_loss", "valid_weight"]
 
 Scores = Float[Tensor, "n k h w"]
 Mask = Integer[Tensor, "n height width"]

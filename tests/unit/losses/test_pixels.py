@@ -5,10 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from gald import _pixel_loss
-from gald._pixel_loss import HardPixels, PixelSums, Rule, hard_pixels
 from gald.errors import ModelError
-from gald.losses import pixel_loss, valid_weight
+from gald.losses import _pixels, pixel_loss, valid_weight
+from gald.losses._pixels import HardPixels, PixelSums, Rule, hard_pixels
 
 
 def drawn(classes, old, new, *, images=2, ignored=0.2, seed=0, dtype=torch.float32):
@@ -88,7 +87,7 @@ def test_the_height_of_strips_changes_nothing_but_rounding(monkeypatch, new, har
     scores, mask = drawn(5, (6, 10), new)
     whole = of_ours(scores, mask, align_corners=False, hard=hard)
     for elements in (1, 5 * new[1] * 3 + 1):
-        monkeypatch.setitem(_pixel_loss._STRIP_ELEMENTS, "cpu", elements)
+        monkeypatch.setitem(_pixels._STRIP_ELEMENTS, "cpu", elements)
         agree(of_ours(scores, mask, align_corners=False, hard=hard), whole, 1e-6)
 
 
@@ -97,11 +96,11 @@ def test_the_height_of_strips_changes_nothing_but_rounding(monkeypatch, new, har
 @pytest.mark.parametrize("images", [1, 5])
 def test_images_that_share_a_strip_get_what_each_gets_alone(monkeypatch, new, hard, images):
     scores, mask = drawn(7, (6, 10), new, images=images)
-    monkeypatch.setattr(_pixel_loss, "_GROUP_STRIPS", 0)
+    monkeypatch.setattr(_pixels, "_GROUP_STRIPS", 0)
     alone = of_ours(scores, mask, align_corners=True, hard=hard, label_smoothing=0.1)
     for strips in (7 * new[0] * new[1] * 2, 7 * new[0] * new[1] * 4, 1 << 20):  # groups of 1, 2 and 2; of 2 and 3; of 5
-        monkeypatch.setattr(_pixel_loss, "_GROUP_STRIPS", 1)
-        monkeypatch.setitem(_pixel_loss._STRIP_ELEMENTS, "cpu", strips)
+        monkeypatch.setattr(_pixels, "_GROUP_STRIPS", 1)
+        monkeypatch.setitem(_pixels._STRIP_ELEMENTS, "cpu", strips)
         agree(of_ours(scores, mask, align_corners=True, hard=hard, label_smoothing=0.1), alone, 1e-6)
 
 
