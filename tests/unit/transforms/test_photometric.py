@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gald._torchvision import import_with_torchvision
-from gald.photometric import Changes, distort
+from gald.transforms._photometric import Changes, distort
 
 F: Any = import_with_torchvision("torchvision.transforms.v2.functional")
 RNG = np.random.default_rng(0)
