@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
 
-from gald import graph, paths
+from gald import paths
 from gald.errors import GaldError
 from gald.params import Suite, data_params, suites_of_scale
+from gald.workflow import graph
 
 
 def check_devices(outputs: Iterable[str], gpus: int) -> None:
