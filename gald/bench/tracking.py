@@ -27,11 +27,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from gald import files, locking, paths
+from gald import files, paths
 from gald.bench._measure import machine, tell
 from gald.bench._scenes import Scenes, data_in
 from gald.inference import WHOLE
 from gald.params import Run, RunParams, read_yaml
+from gald.process import locking
 from gald.tracking import announced
 from gald.train.run import train
 

@@ -13,8 +13,9 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
-from gald import locking, paths
+from gald import paths
 from gald.errors import RunBusy
+from gald.process import locking
 from gald.tracking import announced
 from gald.tracking._courtesy import Courtesy, resting
 from gald.tracking._curves import points, read_lines

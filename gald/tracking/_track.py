@@ -6,10 +6,11 @@ import logging
 import warnings
 from collections.abc import Sequence
 
-from gald import locking, paths
+from gald import paths
 from gald.errors import GaldError
 from gald.files import write_json
 from gald.params import Suite, load_suite, suites_of_scale
+from gald.process import locking
 from gald.tracking import _live, announced
 from gald.tracking._items import items
 from gald.tracking._store import LOCK, Store, check_server, store_uri

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gald import locking, paths, watch
+from gald import paths
 from gald.files import digest
 from gald.params import Run
+from gald.process import locking, watch
 
 SWITCH = "GALD_LIVE"
 """Environment variable that turns live tracking off: ``0``, ``no``, ``off`` or ``false``."""

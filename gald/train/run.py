@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch.utils import deterministic
 
-from gald import locking, paths
+from gald import paths
 from gald.datasets._reader import Store
 from gald.errors import GaldError, TrainingInterrupted
-from gald.memory import keep_freed_memory
 from gald.params import Run, TrainParams
+from gald.process import locking
+from gald.process.memory import keep_freed_memory
+from gald.process.watch import watched
 from gald.tracking import announced
 from gald.train import aside, checkpoint, history, loop
 from gald.train.faults import told
@@ -32,7 +34,6 @@ from gald.train.start import build_state, keeper, take_over
 from gald.train.task import Task, stop_early, task_of, waiting_advice
 from gald.train.validation import Validation, drop_other_bests
 from gald.train.voices import is_told_elsewhere, told_elsewhere
-from gald.watch import watched
 
 _LOG = logging.getLogger("gald.train")
 _PATIENCE_S = 20.0  # of a process that was told to stop and may wait for one that is gone

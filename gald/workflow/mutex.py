@@ -12,7 +12,8 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
-from gald import locking, paths
+from gald import paths
+from gald.process import locking
 
 _NAME = "snakemake"
 _LEFTOVERS = Path(".snakemake/locks")

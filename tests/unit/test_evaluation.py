@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gald import cli, files, locking, paths
+from gald import cli, files, paths
 from gald.commands.evaluation import Question, evaluate_otherwise
 from gald.commands.score_predictions import _matched, _table, score_predictions
 from gald.datasets import load_spec
@@ -32,6 +32,7 @@ from gald.metrics import count_image, scores
 from gald.models import weights
 from gald.params import Run
 from gald.prepare.objects import objects
+from gald.process import locking
 from gald.tables.content import Protocol
 from gald.train.run import train
 from tests.unit.conftest import REPOSITORY, scene, write_prepared, write_samples

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gald import cli, files, locking, paths, progress, provenance
+from gald import cli, files, paths, progress, provenance
 from gald.commands.status import is_trained, state, status
 from gald.params import Run, Suite, load_suite
+from gald.process import locking
 
 PARAMS = Path(__file__).parents[2] / "params"
 

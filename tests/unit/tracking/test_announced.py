@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from gald import locking, paths
+from gald import paths
 from gald.errors import TrainingDiverged, TrainingInterrupted
 from gald.files import write_text
+from gald.process import locking
 from gald.tracking import _live, announced
 from gald.train import loop
 from gald.train.run import train

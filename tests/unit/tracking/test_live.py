@@ -14,7 +14,8 @@ import time
 
 import pytest
 
-from gald import locking, paths
+from gald import paths
+from gald.process import locking
 from gald.tracking import _courtesy, _live, announced
 from gald.tracking._curves import points, read_lines
 from tests.processes import wait_until

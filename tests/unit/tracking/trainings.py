@@ -6,7 +6,8 @@ import json
 import time
 import warnings
 
-from gald import locking, paths, tracking
+from gald import paths, tracking
+from gald.process import locking
 from gald.tracking import announced
 from gald.tracking._store import Store
 

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 import gald
-from gald import files, locking, paths
+from gald import files, paths
 from gald.datasets._reader import PreparedSplit
 from gald.errors import GaldError, RunBusy
 from gald.models.segmentor import build_segmentor
 from gald.params import Run
+from gald.process import locking
 from gald.train import history, parallel
 from gald.train import run as train_run
 from gald.train.norms import refuse_lone_samples

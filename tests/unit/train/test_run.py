@@ -19,12 +19,13 @@ import yaml
 from PIL import Image
 
 import gald
-from gald import files, locking, paths
+from gald import files, paths
 from gald.datasets._reader import PreparedSplit
 from gald.errors import DatasetError, GaldError, RunBusy, TrainingDiverged, TrainingInterrupted
 from gald.models.segmentor import build_segmentor
 from gald.params import Run
 from gald.prepare.pack import pack
+from gald.process import locking
 from gald.train import checkpoint, history, loop, trial
 from gald.train import run as train_run
 from gald.train import start as start_of

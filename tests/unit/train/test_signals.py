@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from gald import locking, paths
+from gald import paths
 from gald.errors import TrainingInterrupted
 from gald.params import Run
+from gald.process import locking
 from gald.train import checkpoint, loop
 from gald.train import run as train_run
 from gald.train import start as start_of

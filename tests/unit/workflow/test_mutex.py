@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gald import locking
 from gald.errors import RunBusy
+from gald.process import locking
 from gald.workflow import mutex
 
 

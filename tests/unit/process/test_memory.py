@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from gald import memory
-from gald.memory import is_out_of_memory
+from gald.process import memory
+from gald.process.memory import is_out_of_memory
 
 PROBE = """
 import resource
 import sys
 import torch
-from gald.memory import keep_freed_memory
+from gald.process.memory import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
@@ -126,7 +126,7 @@ def test_where_nothing_is_said_nothing_is_known(tmp_path: Path, monkeypatch: pyt
 
 def test_a_process_may_have_a_limit_of_its_own() -> None:
     probe = (
-        "import resource\nfrom gald.memory import free_bytes\nmost = 512 << 20\n"
+        "import resource\nfrom gald.process.memory import free_bytes\nmost = 512 << 20\n"
         "resource.setrlimit(resource.RLIMIT_AS, (most, most))\nprint(free_bytes())"
     )
     answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)

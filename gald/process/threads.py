@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from gald.memory import keep_freed_memory
+from gald.process.memory import keep_freed_memory
 
 
 @contextmanager
