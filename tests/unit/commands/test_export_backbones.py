@@ -16,7 +16,7 @@ from gald.commands import export as command
 from gald.errors import GaldError
 from gald.models.backbone._extractor import Fit
 from gald.models.backbone._timm import import_timm
-from tests.unit.exporting import images_of, logits_of, run_onnx, save
+from tests.unit.commands.exporting import images_of, logits_of, run_onnx, save
 
 
 @pytest.fixture(autouse=True)

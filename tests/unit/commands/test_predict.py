@@ -26,7 +26,7 @@ from gald.models.segmentor import build_segmentor
 from gald.params import ModelParams, read_yaml
 
 FIRST, SECOND = "mini/camvid/psp-seed0", "mini/camvid/psp-affinity-seed0"
-BASE = Path(__file__).parents[2] / "params" / "base.yaml"
+BASE = Path(__file__).parents[3] / "params" / "base.yaml"
 
 
 def save(path: Path, classes: tuple[str, ...], **changes: object) -> Path:

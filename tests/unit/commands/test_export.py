@@ -19,7 +19,7 @@ from gald.cli import main
 from gald.commands import _export_files, _export_trace
 from gald.commands import export as command
 from gald.models import weights as weights_file
-from tests.unit.exporting import CLASSES, images_of, logits_of, run_onnx, save
+from tests.unit.commands.exporting import CLASSES, images_of, logits_of, run_onnx, save
 
 pytestmark = pytest.mark.filterwarnings("ignore:distribution mask. :UserWarning")  # small images keep the tests fast
 
@@ -72,7 +72,7 @@ def test_onnx_holds_the_network_at_any_size_and_says_what_it_is(capsys: pytest.C
         axes = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         assert axes == ["batch", channels, "height", "width"]
         assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    assert str(Path(__file__).parents[2]).encode() not in Path("model.onnx").read_bytes()
+    assert str(Path(__file__).parents[3]).encode() not in Path("model.onnx").read_bytes()
     assert not any("aux" in tensor.name for tensor in model.graph.initializer)
 
 

@@ -13,7 +13,7 @@ from gald.commands.status import is_trained, state, status
 from gald.params import Run, Suite, load_suite
 from gald.process import locking
 
-PARAMS = Path(__file__).parents[2] / "params"
+PARAMS = Path(__file__).parents[3] / "params"
 
 
 @pytest.fixture

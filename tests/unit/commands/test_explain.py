@@ -20,7 +20,7 @@ from gald.models import weights as weights_file
 from gald.models.segmentor import build_segmentor
 from gald.params import ModelParams, read_yaml
 
-BASE = Path(__file__).parents[2] / "params" / "base.yaml"
+BASE = Path(__file__).parents[3] / "params" / "base.yaml"
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from gald.models import weights as weights_file
 from gald.models.segmentor import build_segmentor
 from gald.params import ModelParams, read_yaml
 
-BASE = Path(__file__).parents[2] / "params" / "base.yaml"
+BASE = Path(__file__).parents[3] / "params" / "base.yaml"
 CLASSES = ("road", "ciel couvert é", "car")
 TINY = {"name": "tiny", "width": 16, "stem_width": 8, "blocks": 1}
 

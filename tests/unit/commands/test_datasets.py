@@ -237,7 +237,7 @@ def test_chosen_benchmarks_and_numbers_for_machines() -> None:
 @pytest.mark.parametrize("file", ["docs/data.md", "dvc.yaml"])
 def test_the_packed_cityscapes_is_as_large_everywhere(file: str) -> None:
     (cityscapes,) = json.loads(datasets(params(), "cityscapes", as_json=True))
-    text = " ".join((Path(__file__).parents[2] / file).read_text().split())
+    text = " ".join((Path(__file__).parents[3] / file).read_text().split())
     assert f" {cityscapes['disk']['packed'] / 1e9:.0f} GB for Cityscapes" in text
 
 

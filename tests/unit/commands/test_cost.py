@@ -19,7 +19,7 @@ from gald.models.released import NETS
 from gald.models.segmentor import build_segmentor
 from gald.params import load_suite
 
-PARAMS = Path(__file__).parents[2] / "params"
+PARAMS = Path(__file__).parents[3] / "params"
 
 
 @pytest.fixture(autouse=True)
