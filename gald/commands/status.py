@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gald import locking, paths, progress, provenance
+from gald import paths, progress, provenance
 from gald.files import sha256
 from gald.params import Run, load_suite
+from gald.process import locking
 
 _HEADER = ("run", "state", "mIoU", "tables")
 
