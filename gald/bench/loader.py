@@ -26,7 +26,7 @@ from gald.datasets import IGNORE_INDEX
 from gald.datasets._reader import PreparedSplit
 from gald.inference import as_input
 from gald.params import TrainParams, read_yaml
-from gald.threads import torch_threads
+from gald.process.threads import torch_threads
 from gald.train.loader import CachedSamples, batches, make_batch
 from gald.transforms import PADDING_COLOUR
 

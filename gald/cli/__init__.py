@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gald import __version__, paths, plugins, watch
+from gald import __version__, paths, plugins
 from gald.cli import data, measuring, networks, runs
 from gald.cli._verb import Action
 from gald.commands._targets import check_owner
 from gald.errors import GaldError, ParamsError, TrainingInterrupted
+from gald.process import watch
 
 LOGGER = logging.getLogger("gald")
 _SIGPIPE = 128 + 13  # what a shell shows of a program that the signal ended

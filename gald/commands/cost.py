@@ -22,10 +22,10 @@ from gald.commands._cost_rows import Row, modules, networks
 from gald.commands._targets import check_file
 from gald.errors import GaldError, ModelError, ParamsError
 from gald.evaluate import cost as measuring
-from gald.memory import is_out_of_memory
+from gald.process.memory import is_out_of_memory
+from gald.process.threads import torch_threads
 from gald.provenance import cpu_name
 from gald.tables.render import aligned
-from gald.threads import torch_threads
 
 _LOG = logging.getLogger("gald.cost")
 _WARM_UP = 2

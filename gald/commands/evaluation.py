@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gald import files, locking, paths, provenance
+from gald import files, paths, provenance
 from gald.commands._evaluation_images import Photographs
 from gald.commands._evaluation_masks import KeptMasks, MaskFolder, SubmissionArchive
 from gald.commands._targets import check_file, check_folder
@@ -34,7 +34,8 @@ from gald.evaluate.run import percent
 from gald.metrics import Mask
 from gald.metrics.counts import CountTable, Layout
 from gald.params import SCORES, EvaluateParams, Run, load_protocol
-from gald.threads import torch_threads
+from gald.process import locking
+from gald.process.threads import torch_threads
 
 _NO_OBJECTS = (1, 2, 3)  # areas that nothing is counted by
 _LOG = logging.getLogger("gald.evaluate")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from gald import locking, paths, progress, provenance
+from gald import paths, progress, provenance
 from gald.files import sha256
 from gald.params import Run, load_suite
+from gald.process import locking
 
 _HEADER = ("run", "state", "mIoU", "tables")
 

@@ -23,7 +23,7 @@ from gald.evaluate.predictor import Predictor
 from gald.metrics import Mask
 from gald.metrics.counts import Layout, count_image
 from gald.params import EvaluateParams, Run
-from gald.ranks import ranks
+from gald.process.ranks import ranks
 
 _TELL_EVERY_S = 15.0
 _STARTED = ("MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")  # the same for processes of one start

@@ -27,7 +27,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from gald.errors import GaldError, TrainingInterrupted
 from gald.params import TrainParams
-from gald.ranks import ranks
+from gald.process.ranks import ranks
 from gald.train.voices import of_several, told_elsewhere
 
 _TIMEOUT = timedelta(minutes=10)  # validation by one process, or a slow disk, may hold the others up
@@ -147,7 +147,7 @@ def joined(params: TrainParams) -> Iterator[World]:
     GaldError
         The device asked for is not there, or the batch cannot be shared evenly.
     ParamsError
-        The environment does not say which process this is, see `gald.ranks`.
+        The environment does not say which process this is, see `gald.process.ranks`.
     """
     rank, size, place = ranks()
     of_several()

@@ -15,13 +15,16 @@ from typing import Any
 import torch
 from torch.utils import deterministic
 
-from gald import follow, locking, paths
+from gald import paths
 from gald.datasets._reader import Store
 from gald.errors import GaldError, TrainingInterrupted
-from gald.memory import keep_freed_memory
 from gald.params import Run, TrainParams
+from gald.process import locking
+from gald.process.memory import keep_freed_memory
+from gald.process.ranks import ranks
+from gald.process.watch import watched
 from gald.progress import TRAINED, is_trained, read_record
-from gald.ranks import ranks
+from gald.tracking import announced
 from gald.train import aside, checkpoint, history, loop
 from gald.train.faults import told
 from gald.train.loader import CachedSamples
@@ -33,7 +36,6 @@ from gald.train.start import build_state, keeper, take_over
 from gald.train.task import Task, stop_early, task_of, waiting_advice
 from gald.train.validation import Validation, drop_other_bests
 from gald.train.voices import is_told_elsewhere, told_elsewhere
-from gald.watch import watched
 
 _LOG = logging.getLogger("gald.train")
 _PATIENCE_S = 20.0  # of a process that was told to stop and may wait for one that is gone
@@ -105,7 +107,7 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
         paths.run_json(run.name).unlink(missing_ok=True)  # it promises weights that are about to change
     origins = take_over(task, state, world, recipe)
     if world.first:
-        follow.announce(run, task.identity, task.code, [origin["code"] for origin in origins])
+        announced.announce(run, task.identity, task.code, [origin["code"] for origin in origins])
     with _failure_told(run, world):
         _finish(task, state, origins, recipe, world, reason)
 
@@ -161,7 +163,7 @@ def _failure_told(run: Run, world: World) -> Iterator[None]:
         lost = world.size > 1 and isinstance(error, RuntimeError) and lost_peer(error)
         if not (lost or isinstance(error, TrainingInterrupted) or is_told_elsewhere(error)):
             kind = "" if isinstance(error, GaldError) else f"{type(error).__name__}: "
-            follow.tell_failure(run.name, f"{kind}{error}")
+            announced.tell_failure(run.name, f"{kind}{error}")
         raise
 
 

@@ -10,7 +10,7 @@ import logging
 from typing import TypeVar
 
 from gald.errors import ParamsError
-from gald.ranks import ranks
+from gald.process.ranks import ranks
 
 E = TypeVar("E", bound=Exception)
 _LOGGERS = ("gald", "gald.train", "gald.models")  # each by itself: a logger's filter does not see what children log
