@@ -61,8 +61,9 @@ def check_owner(option: str, path: Path | None) -> None:
 def _check(option: str, path: Path, *places: Path, remedy: str) -> None:
     """Look at the nearest of the places that is there: it must be a folder that can be written."""
     check_owner(option, path)
-    there = next(place for place in places if place.exists())
+    there = next(place for place in places if os.path.lexists(place))
     if not there.is_dir():
-        raise ParamsError(f"{option} {path}: {there} is a file; {remedy}")
+        what = "is a file" if there.exists() else "is a link that leads nowhere"
+        raise ParamsError(f"{option} {path}: {there} {what}; {remedy}")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ParamsError(f"{option} {path}: the folder {there} cannot be written; name another place")

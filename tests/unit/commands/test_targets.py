@@ -24,6 +24,7 @@ def test_what_cannot_is_named_with_its_option(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "gone").symlink_to("nowhere")
     with pytest.raises(ParamsError, match="-o folder is a folder; name a file"):
         check_file("-o", Path("folder"))
     with pytest.raises(ParamsError, match="--out file: file is a file; name a folder for the results"):
@@ -31,6 +32,8 @@ def test_what_cannot_is_named_with_its_option(tmp_path: Path, monkeypatch: pytes
     for check in (check_file, check_folder):
         with pytest.raises(ParamsError, match="-o file/a/b: file is a file; name a f"):
             check("-o", Path("file/a/b"))
+        with pytest.raises(ParamsError, match="-o gone/a: gone is a link that leads nowhere; name a f"):
+            check("-o", Path("gone/a"))
         with monkeypatch.context() as patched:
             patched.setattr("os.access", lambda *_: False)
             with pytest.raises(ParamsError, match="cannot be written; name another place"):
