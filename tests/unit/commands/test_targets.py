@@ -48,8 +48,8 @@ def test_neither_a_device_nor_what_is_read_is_written_over(tmp_path: Path) -> No
     (tmp_path / "link").symlink_to(source)
     for path in (source, tmp_path / "sub/../in.pth", tmp_path / "link"):
         with pytest.raises(ParamsError, match="is the very file that is read; name another one"):
-            check_file("-o", path, source=source)
-    check_file("-o", tmp_path / "out.pth", source=source)
+            check_file("-o", path, read=[tmp_path / "other", source])
+    check_file("-o", tmp_path / "out.pth", read=[source])
 
 
 def test_files_of_trainings_are_refused_by_whatever_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
