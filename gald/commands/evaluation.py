@@ -118,13 +118,13 @@ def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -
         if shared.rank:
             return ""
         journal.wait_for(everything)
-        for writer in writers:
-            writer.write(kept.masks(images.ids))
         if labelled:
             found = _found(run, params, split, CountTable.of(tuple(split.ids), layout, journal.counts(everything)))
             found |= _best(run, record) if question.best else {}
         if found is not None and question.out is not None:
             files.write_json(question.out, found)
+        for writer in writers:
+            writer.write(kept.masks(images.ids))
         journal.remove()
     unscored = f"{len(images.ids)} images predicted; there is no ground truth, so nothing is scored\n"
     return (unscored if found is None else describe(found)) + _written(question)
@@ -221,15 +221,16 @@ def _check(question: Question, split: str, labelled: bool) -> None:
 
 
 def _writers(question: Question, spec: DatasetSpec, ids: Sequence[str]) -> list[MaskFolder | SubmissionArchive]:
+    """What writes masks; the folder comes last, since the same command is refused once it holds something."""
     writers: list[MaskFolder | SubmissionArchive] = []
-    if question.masks is not None:
-        writers.append(MaskFolder(question.masks, spec))
     if question.submission is not None:
         writers.append(SubmissionArchive(question.submission, spec, ids))
         if spec.submission is not None and len(ids) != spec.submission.images:
             _LOG.warning(
                 "the server of %s expects %d images, these are %d", spec.title, spec.submission.images, len(ids)
             )
+    if question.masks is not None:
+        writers.append(MaskFolder(question.masks, spec))
     return writers
 
 

@@ -77,6 +77,7 @@ def evaluate(run: Run, *, store: Store = "auto") -> None:
             _publish(run, split, journal.folder, table)
             price = cost(predictor.model, run.params.train.crop_size)
             found = metrics(run, record, split, table, price)
+            found["counts_sha256"] = files.sha256(paths.counts(run.name))  # by which those of another time are told
             files.write_json(paths.metrics(run.name), found)
             journal.remove()
     _LOG.info("%s: mIoU %s, within 3 px of a boundary %s", run.name, *map(percent, _HEADLINE(found["scores"])))

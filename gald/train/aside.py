@@ -11,10 +11,12 @@ import glob
 import logging
 import os
 import shutil
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from gald.errors import GaldError
-from gald.files import digest
+from gald.files import digest, former_name, remove_folder
 from gald.train import checkpoint
 
 _LOG = logging.getLogger("gald.train")
@@ -49,7 +51,7 @@ def settle(folder: Path, identity: dict[str, str]) -> None:
     if found and identity not in found:
         theirs = found[0]
         place = _place(real, theirs)
-        shutil.rmtree(place, ignore_errors=True)
+        remove_folder(place)
         real.rename(place)
         changed = " and ".join(key for key, value in identity.items() if theirs.get(key) != value)
         _LOG.warning(
@@ -63,8 +65,7 @@ def settle(folder: Path, identity: dict[str, str]) -> None:
         _LOG.info("%s: the checkpoints that were put aside as %s are back", folder, own)
     if folder.is_symlink():
         real.mkdir(parents=True, exist_ok=True)
-    for older in _all(real)[1:]:
-        shutil.rmtree(older, ignore_errors=True)
+    _drop(real, _all(real)[1:])
 
 
 def end(folder: Path, identity: dict[str, str]) -> None:
@@ -83,12 +84,23 @@ def end(folder: Path, identity: dict[str, str]) -> None:
     real = Path(os.path.realpath(folder))
     if (found := checkpoint.identities(real)) and identity not in found:
         return
-    for place in _all(real):
-        shutil.rmtree(place, ignore_errors=True)
+    _drop(real, _all(real))
     try:
         checkpoint.clear(folder)
     except (GaldError, OSError) as error:
         _LOG.warning("the training has ended, but not all of its checkpoint folder could be removed: %s", error)
+
+
+def _drop(real: Path, places: Iterable[Path]) -> None:
+    """Remove folders that were put aside, and what a kill has left of such a removal.
+
+    Each goes whole: half of one would come back without the history and best weights that belong to its checkpoints.
+    """
+    for place in places:
+        with suppress(OSError):
+            remove_folder(place)
+    for rest in real.parent.glob(former_name(Path(_pattern(real))).name):
+        shutil.rmtree(rest, ignore_errors=True)
 
 
 def _place(real: Path, identity: dict[str, str]) -> Path:
@@ -97,5 +109,8 @@ def _place(real: Path, identity: dict[str, str]) -> Path:
 
 def _all(real: Path) -> list[Path]:
     """Folders that were put aside, the one whose checkpoint was written last first."""
-    found = real.parent.glob(f"{glob.escape(real.name)}.{'[0-9a-f]' * _DIGITS}")
-    return sorted(found, key=checkpoint.written_ns, reverse=True)
+    return sorted(real.parent.glob(_pattern(real)), key=checkpoint.written_ns, reverse=True)
+
+
+def _pattern(real: Path) -> str:
+    return f"{glob.escape(real.name)}.{'[0-9a-f]' * _DIGITS}"

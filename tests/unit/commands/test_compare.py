@@ -106,6 +106,11 @@ def test_unlike_runs_and_results_that_do_not_belong_are_refused(
         compare(first, second, Path("out"))
     listing = paths.predictions_json(second.name)
     whole = listing.read_text()
+    found = json.loads(whole)
+    found["counts"]["sha256"] = files.sha256(counts)  # of the same weights, and another evaluation than was published
+    files.write_json(listing, found)
+    with pytest.raises(StaleMetrics, match=rf"{counts} is not what belongs to {path}: run `gald evaluate"):
+        compare(first, second, Path("out"))
     for damage in (whole[:-4], '{"run_sha256": "0"}', "[]"):
         listing.write_text(damage)
         with pytest.raises(StaleMetrics, match=rf"{listing} is damaged .*: run `gald evaluate {second.name}`"):

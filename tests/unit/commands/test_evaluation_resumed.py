@@ -1,7 +1,11 @@
 """A question that was stopped goes on where it was, and only there."""
 
 import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -10,6 +14,7 @@ from PIL import Image
 
 from gald import files
 from gald.commands.evaluation import Question, evaluate_otherwise
+from gald.datasets import load_spec
 from gald.evaluate.predictor import Predictor
 from gald.params import Run
 from gald.process import locking
@@ -95,3 +100,37 @@ def test_photographs_that_changed_are_predicted_again(trained: Run, monkeypatch:
     assert asked == [0, 60, 200, 60]
     with Image.open("kept/ids/0.png") as mask:
         assert mask.size == (53, 40)
+
+
+def test_a_kill_between_archive_and_folder_leaves_a_command_that_goes_on(
+    trained: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write_bytes(Path("images/ADE_test_00000001.png"), png(np.full((40, 52, 3), 9, np.uint8)))
+    spec = load_spec("ade20k")
+    monkeypatch.setattr("gald.commands.evaluation.load_spec", lambda *_: spec)
+    question = Question(images=Path("images"), masks=Path("kept"), submission=Path("handed-in.zip"))
+
+    class KilledBehind:
+        """Writes once, whichever of the two comes first."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(files, name)
+
+        def write_bytes(self, path: Path, content: bytes) -> None:
+            files.write_bytes(path, content)
+            if path == question.submission:
+                raise KeyboardInterrupt
+
+        @contextmanager
+        def replaced_folder(self, path: Path) -> Iterator[Path]:
+            with files.replaced_folder(path) as folder:
+                yield folder
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr("gald.commands._evaluation_masks.files", KilledBehind())
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_otherwise(trained, question)
+    evaluate_otherwise(trained, question)
+    assert len(contents(Path("kept"))) == 2
+    assert zipfile.is_zipfile("handed-in.zip")

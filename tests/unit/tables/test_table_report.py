@@ -111,6 +111,35 @@ def test_a_damaged_prediction_is_left_out_with_a_note(pictured, damage):
     assert "ga-seed0: a prediction is missing or damaged" in paths.index("tiny").read_text()
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"run_sha256": null}'])
+def test_a_damaged_list_of_predictions_is_left_out_with_a_note(pictured, content):
+    listing, metrics = paths.predictions_json("tiny/camvid/ga-seed0"), paths.metrics("tiny/camvid/ga-seed0")
+    run_sha256 = json.loads(metrics.read_text())["run_sha256"]
+    listing.write_text(content.replace("null", f'"{run_sha256}"'))
+    build_report(pictured)
+    assert (paths.gallery("tiny") / "camvid/0-ga-ld-seed0.png").exists()
+    assert f"ga-seed0: {listing}, the list of its predictions, is damaged (" in paths.index("tiny").read_text()
+
+
+@pytest.mark.parametrize("damage", ["split", "index"])
+def test_data_that_are_not_those_of_the_scores_are_left_out_with_a_note(pictured, damage):
+    manifest = paths.manifest("mini", "camvid")
+    if damage == "split":
+        write_json(manifest, json.loads(manifest.read_text()) | {"splits": {}})
+    else:
+        (manifest.parent / "val.csv").unlink()
+    build_report(pictured)
+    assert "camvid: a picture cannot be read (" in paths.index("tiny").read_text()
+
+
+def test_predictions_of_another_evaluation_of_the_same_weights_are_left_out(pictured):
+    metrics = paths.metrics("tiny/camvid/ga-seed0")
+    write_json(metrics, json.loads(metrics.read_text()) | {"counts_sha256": "1" * 64})
+    build_report(pictured)
+    assert not (paths.gallery("tiny") / "camvid/0-ga-seed0.png").exists()
+    assert "the predictions belong to another evaluation" in paths.index("tiny").read_text()
+
+
 def test_a_damaged_image_is_left_out_with_a_note(pictured):
     picture = next(paths.prepared("mini", "camvid").glob("*.png"))
     picture.write_bytes(picture.read_bytes()[:40])

@@ -228,6 +228,34 @@ def test_a_kill_while_an_older_one_is_removed_does_not_make_it_the_last(tmp_path
     assert iterations(folder) == ["000000001", "000000002"]
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_kill_while_what_is_aside_is_removed_leaves_it_whole_or_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    folder = tmp_path / "run"
+    named = {params: IDENTITY | {"params": params} for params in ("first", "second", "third")}
+    for index, params in enumerate(("first", "second")):
+        aside.settle(folder, named[params])
+        checkpoint.save(folder, state(index, params=params))
+        (folder / "history.jsonl").write_text(params)
+
+    def killed(removed: Path, **_: object) -> None:
+        for path in removed.glob("*.jsonl"):  # in whatever order the file system lists them
+            path.unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(aside.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            aside.end(folder, named["second"]) if ends else aside.settle(folder, named["third"])
+    aside.settle(folder, named["first"])
+    assert not folder.exists()
+    aside.settle(folder, named["second"])
+    assert places(folder) == ["000000001.checkpoint", "history.jsonl"]
+    aside.end(folder, named["second"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_damaged_header_does_not_put_a_trainings_own_state_aside(tmp_path: Path) -> None:
     for iteration in (10, 20):
         checkpoint.save(tmp_path / "run", state(iteration))
