@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from gald import plugins
+from gald.commands.params import describe
 from gald.datasets import load_spec
 from gald.errors import ParamsError
 from gald.params import find_run, load_suite, suite_names, validate_suite
@@ -267,6 +268,7 @@ def test_validation_imports_no_torch() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
+        ("smoke", "'smoke' is a suite: `snakemake smoke` makes its runs, `gald params smoke` lists them"),
         ("mni", "no suite and no run is called 'mni'; did you mean 'mini'"),
         ("mini_full/cityscapes/psp-seed0", "none begins with 'mini_full/'; did you mean 'mini'"),
         ("mini/cityscapes/psp-sed0", r"did you mean 'mini/cityscapes/psp-seed0'\?$"),
@@ -275,6 +277,12 @@ def test_validation_imports_no_torch() -> None:
 def test_a_misspelt_run_is_answered_with_what_would_be_right(name: str, said: str) -> None:
     with pytest.raises(ParamsError, match=said):
         find_run(name)
+
+
+def test_a_suite_is_described_by_its_runs_and_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert describe("smoke").startswith("smoke: 4 runs, 1 table; all params are valid\n")
+    assert describe("mini").startswith("mini: 23 runs, 4 tables; all params are valid\n")
 
 
 def test_a_benchmark_of_more_classes_than_a_mask_tells_apart_is_refused(root: Path, monkeypatch) -> None:
