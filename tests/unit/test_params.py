@@ -122,6 +122,12 @@ def test_a_wrong_value_is_refused_with_file_key_and_remedy(root: Path, old: str,
     assert re.search(expected, refusal(root, "mini_full"))
 
 
+def test_a_refused_value_is_told_once_and_without_a_hint_to_what_it_is_not(root: Path) -> None:
+    edit(root / "suites/smoke.yaml", "seeds: [0]", "seeds: [zero]")
+    (line,) = refusal(root, "smoke").splitlines()
+    assert line.endswith("tables.benchmarks.seeds.0: found 'zero'; input should be a valid integer")
+
+
 def test_all_problems_of_all_rows_come_at_once(root: Path) -> None:
     edit(root / "recipes.yaml", "max_iters: 500", "max_iter: 300")
     edit(root / "tables/components.yaml", "{name: mask}", "{name: mask, reduction: 2}")
