@@ -15,6 +15,7 @@ from pathlib import Path
 from gald import __version__, paths, plugins
 from gald.cli import data, measuring, networks, runs
 from gald.cli._verb import Action
+from gald.commands._targets import check_owner
 from gald.errors import GaldError, ParamsError, TrainingInterrupted
 from gald.process import watch
 
@@ -123,8 +124,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb; return the exit status: 0 done, 1 failed, 2 refused params, 75 stopped and resumable."""
     args = _parse(sys.argv[1:] if argv is None else argv)
     try:
+        check_owner("--log", args.log)
         with _messages(args.log, _log_mode(args)):
             return _status(args)
+    except ParamsError as error:
+        return _fail(args.verb, error, 2)
     except OSError as error:  # the log cannot be written
         return _fail(args.verb, error, 1)
 

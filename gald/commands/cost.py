@@ -19,6 +19,7 @@ import torch
 
 from gald import files
 from gald.commands._cost_rows import Row, modules, networks
+from gald.commands._targets import check_file
 from gald.errors import GaldError, ModelError, ParamsError
 from gald.evaluate import cost as measuring
 from gald.process.memory import is_out_of_memory
@@ -88,10 +89,12 @@ def cost(
     Raises
     ------
     ParamsError
-        An unknown run, suite or network, a number below 1, more threads than cores, or no CUDA device.
+        An unknown run, suite or network, a number below 1, more threads than cores, no CUDA device, or a place for the
+        figures that cannot be written or is a training's.
     GaldError
         A weights file cannot be read, or all rows refuse; the message names the first.
     """
+    check_file("--csv", csv)
     if device == "cuda" and not torch.cuda.is_available():
         raise ParamsError("--device is 'cuda', but torch finds no CUDA device; leave it out")
     if min(*(size or (1, 1)), channels, threads, runs) < 1:

@@ -20,6 +20,7 @@ from torch import Tensor
 from gald import __version__, files
 from gald.commands._export_files import FORMATS, Written, check_packages, failures, write_onnx, write_program
 from gald.commands._export_trace import LogitsOnly, Shape, bounded, least_side, quietly, trace, trace_shape
+from gald.commands._targets import check_file
 from gald.errors import GaldError, ParamsError
 from gald.models import weights as weights_file
 
@@ -61,14 +62,15 @@ def export(
     Raises
     ------
     ParamsError
-        Another suffix, a fixed size that is not given, or an opset that does not fit.
+        Another suffix, a place that cannot be written or is a training's, a fixed size that is not given, or an opset
+        that does not fit.
     ModelError
         The weights are missing or damaged.
     GaldError
         Packages are missing, the network cannot be traced or takes no image of this size, or the exported file fails or
         differs by more than `TOLERANCE`. Nothing is written then, and an older file stays.
     """
-    _check_arguments(out, size, static, opset)
+    _check_arguments(weights, out, size, static, opset)
     model = weights_file.load(weights).requires_grad_(False)
     network, title = LogitsOnly(model), FORMATS[out.suffix]
     with quietly(), torch.no_grad():
@@ -86,11 +88,10 @@ def export(
     return _report(out, title, written, checked, least)
 
 
-def _check_arguments(out: Path, size: tuple[int, int] | None, static: bool, opset: int | None) -> None:
+def _check_arguments(weights: Path, out: Path, size: tuple[int, int] | None, static: bool, opset: int | None) -> None:
     if out.suffix not in FORMATS:
         raise ParamsError(f"--out is {out}; its suffix must be .onnx (ONNX) or .pt2 (torch.export)")
-    if out.is_dir():
-        raise ParamsError(f"--out is {out}, which is a folder; name a file")
+    check_file("-o", out, source=weights)
     if static and size is None:
         raise ParamsError("--static fixes height and width: say which with --size HEIGHT WIDTH")
     if size is not None and min(size) < 1:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gald.commands._targets import check_file
 from gald.datasets import load_spec
 from gald.errors import ModelError
 from gald.models import released, weights
@@ -56,10 +57,11 @@ def import_weights(file: Path, net: str, classes: int, out: Path, *, rgb: bool |
         No such network, no such file, a damaged one or one that holds more than tensors; classes that no mask tells
         apart; tensors that are missing, unexpected, of another shape, not finite or a negative variance, all of them
         named.
+    ParamsError
+        `out` cannot be written, lies where trainings keep their files, or is the checkpoint itself.
     """
     origin = released.find(net)
-    if out.absolute() == file.absolute():
-        raise ModelError(f"{out} is the checkpoint itself; name another file for the result")
+    check_file("-o", out, source=file)
     model = _unfilled(origin, classes)
     state = read(file)
     own = model.state_dict()

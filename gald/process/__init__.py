@@ -1,1 +1,1 @@
-"""What a process minds about itself: its lock, its memory, its threads, and whether anybody still waits for it."""
+"""What a process minds about itself: lock, memory, threads, which of several it is, whether anybody waits for it."""

@@ -13,6 +13,7 @@ import os
 import shutil
 from pathlib import Path
 
+from gald.errors import GaldError
 from gald.files import digest
 from gald.train import checkpoint
 
@@ -66,10 +67,28 @@ def settle(folder: Path, identity: dict[str, str]) -> None:
         shutil.rmtree(older, ignore_errors=True)
 
 
-def forget(folder: Path) -> None:
-    """Remove what was put aside of a run."""
-    for place in _all(Path(os.path.realpath(folder))):
+def end(folder: Path, identity: dict[str, str]) -> None:
+    """Remove what a finished training has no use for any more: what was put aside of its run, then its own state.
+
+    Its results are there, so nothing fails for the sake of rests: a workflow removes what a failed job has made. As
+    long as the folder is there, the end was cut short, and whoever finds the training finished does it again.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's checkpoint folder. Where it holds the state of another training, all stays.
+    identity : dict
+        What was trained.
+    """
+    real = Path(os.path.realpath(folder))
+    if (found := checkpoint.identities(real)) and identity not in found:
+        return
+    for place in _all(real):
         shutil.rmtree(place, ignore_errors=True)
+    try:
+        checkpoint.clear(folder)
+    except (GaldError, OSError) as error:
+        _LOG.warning("the training has ended, but not all of its checkpoint folder could be removed: %s", error)
 
 
 def _place(real: Path, identity: dict[str, str]) -> Path:
@@ -77,6 +96,6 @@ def _place(real: Path, identity: dict[str, str]) -> Path:
 
 
 def _all(real: Path) -> list[Path]:
-    """Folders that were put aside, the one that was written last first."""
+    """Folders that were put aside, the one whose checkpoint was written last first."""
     found = real.parent.glob(f"{glob.escape(real.name)}.{'[0-9a-f]' * _DIGITS}")
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return sorted(found, key=checkpoint.written_ns, reverse=True)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from gald import cli, files, paths, progress, provenance
-from gald.commands.status import is_trained, state, status
+from gald.commands.status import state, status
 from gald.params import Run, Suite, load_suite
 from gald.process import locking
+from gald.progress import is_trained
 
 PARAMS = Path(__file__).parents[3] / "params"
 
@@ -69,6 +70,8 @@ def test_a_training_typed_twice_leaves_the_first_alone_unless_it_is_not_what_was
     run = suite.runs[0]
     files.write_text(paths.weights(run.name), "weights")
     finish_training(run, weights={"sha256": files.sha256(paths.weights(run.name))})
+    assert not is_trained(run), "half of it is there"
+    write_history(paths.history(run.name), 0.0, 40, 1.0)
     before = paths.run_json(run.name).read_bytes()
     assert is_trained(run)
     assert cli.main(["train", run.name]) == 0
@@ -145,6 +148,14 @@ def test_a_pause_of_an_interrupted_run_is_no_work_and_its_iterations_count(suite
     found = progress.trace(run)
     assert (found.iterations, found.timed) == (30, 20)
     assert progress.seconds_left(suite) == pytest.approx(10 + 3 * 40)
+
+
+def test_what_a_crash_has_left_in_a_history_fails_no_other_training_that_reports(suite):
+    path = paths.growing_history(suite.runs[0].name)
+    write_history(path, 0.0, 20, 1.0)
+    path.write_bytes(path.read_bytes() + b"\xff\x00\xfe\n")
+    assert progress.trace(suite.runs[0]).iterations == 20
+    assert progress.suite_line("smoke").startswith("smoke: 0 of 4 runs trained")
 
 
 def test_of_suites_that_share_a_scale_the_one_with_work_left_is_meant(suite, monkeypatch):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gald import cli
+from gald import cli, paths
 from gald.commands._targets import check_file, check_folder
 from gald.errors import ParamsError
 from tests.unit.conftest import REPOSITORY
@@ -24,6 +24,7 @@ def test_what_cannot_is_named_with_its_option(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "gone").symlink_to("nowhere")
     with pytest.raises(ParamsError, match="-o folder is a folder; name a file"):
         check_file("-o", Path("folder"))
     with pytest.raises(ParamsError, match="--out file: file is a file; name a folder for the results"):
@@ -31,10 +32,71 @@ def test_what_cannot_is_named_with_its_option(tmp_path: Path, monkeypatch: pytes
     for check in (check_file, check_folder):
         with pytest.raises(ParamsError, match="-o file/a/b: file is a file; name a f"):
             check("-o", Path("file/a/b"))
+        with pytest.raises(ParamsError, match="-o gone/a: gone is a link that leads nowhere; name a f"):
+            check("-o", Path("gone/a"))
         with monkeypatch.context() as patched:
             patched.setattr("os.access", lambda *_: False)
             with pytest.raises(ParamsError, match="cannot be written; name another place"):
                 check("-o", Path("folder/x"))
+
+
+def test_neither_a_device_nor_what_is_read_is_written_over(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="--csv /dev/null is a device or a pipe; name a file"):
+        check_file("--csv", Path("/dev/null"))
+    source = tmp_path / "in.pth"
+    source.write_bytes(b"")
+    (tmp_path / "link").symlink_to(source)
+    for path in (source, tmp_path / "sub/../in.pth", tmp_path / "link"):
+        with pytest.raises(ParamsError, match="is the very file that is read; name another one"):
+            check_file("-o", path, source=source)
+    check_file("-o", tmp_path / "out.pth", source=source)
+
+
+def test_files_of_trainings_are_refused_by_whatever_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = paths.weights("mini/camvid/psp-seed3")
+    kept = paths.checkpoint_dir("mini/camvid/psp-seed3") / "best-000000010.safetensors"
+    for file in (weights, kept):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"of a training")
+    Path("link").symlink_to(weights.parent.absolute())
+    Path("named").symlink_to(weights)
+    Path("loop").symlink_to("loop")
+    (weights.parent / "out").symlink_to(tmp_path)
+    Path("beside").mkdir()
+    below = [weights, kept, weights.absolute(), Path("beside/..") / weights, Path("link/new"), weights.parent / "out"]
+    for path in [*below, Path("named"), Path("link"), paths.RUNS, paths.STATE / "new/folder"]:
+        for check in (check_file, check_folder):
+            with pytest.raises(ParamsError, match=r"-o \S+ lies in runs/ or \.gald/|-o \S+ is a folder"):
+                check("-o", path)
+    for path in (Path("runs.json"), Path("beside/runs/x"), Path("loop")):
+        check_file("-o", path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "export in.safetensors -o {}.onnx",
+        "export in.safetensors -o {}.pt2",
+        "import-weights in.pth --net gald_res50 -o {}",
+        "cost --csv {}",
+        "predict picture.png --weights in.safetensors -o {}",
+        "explain picture.png --weights in.safetensors -o {}",
+        "evaluate mini/camvid --predictions masks -o {}",
+        "compare mini/cityscapes/psp-seed0 mini/cityscapes/psp-seed1 -o {}",
+        "params mini --log {}",
+    ],
+)
+@pytest.mark.parametrize("folder", ["runs", ".gald"])
+def test_no_command_writes_among_them(
+    command: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params").symlink_to(REPOSITORY / "params")
+    assert cli.main(command.format(f"{folder}/mini/camvid/psp-seed0/x").split()) == 2
+    assert f"{folder}/mini/camvid/psp-seed0/x" in caplog.text
+    assert "lies in runs/ or .gald/, whose files are trainings'; name another place" in caplog.text
+    assert not (tmp_path / folder).exists()
 
 
 def test_commands_refuse_them_first(

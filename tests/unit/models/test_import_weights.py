@@ -11,7 +11,7 @@ from torch import Tensor
 import gald
 from gald.commands.import_weights import import_weights
 from gald.datasets import load_spec
-from gald.errors import ModelError
+from gald.errors import ModelError, ParamsError
 from gald.models import released
 from gald.models.backbone._checkpoint import read
 from gald.models.segmentor import Segmentor, build_segmentor
@@ -211,8 +211,9 @@ def test_impossible_requests_are_refused(tmp_path):
     for classes in (0, 256, 300):
         with pytest.raises(ModelError, match=f"{classes} classes; masks have 8 bits.* 1 to 255"):
             import_weights(file, "gald_res50", classes, tmp_path / "out")
-    with pytest.raises(ModelError, match=r"in\.pth is the checkpoint itself"):
-        import_weights(file, "gald_res50", 19, file)
+    for out in (file, tmp_path / "sub/.." / file.name):
+        with pytest.raises(ParamsError, match=r"-o \S+in\.pth is the very file that is read"):
+            import_weights(file, "gald_res50", 19, out)
     with pytest.raises(ModelError, match="no released network is called 'gald'"):
         import_weights(file, "gald", 19, tmp_path / "out")
 

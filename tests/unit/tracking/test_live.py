@@ -54,6 +54,9 @@ def test_a_last_line_cut_short_is_left_for_the_next_time(run):
     with path.open("a") as file:
         file.write('.5, "timestamp": 1.0}\n')
     assert [(name, value, step) for name, value, _, step in points(read_lines(path))][-1] == ("loss", 1.5, 20)
+    with path.open("ab") as file:
+        file.write(b"\xff\x00\xfe\n")  # of a crash
+    assert [line["iteration"] for line in read_lines(path)] == [10, 20]
     assert read_lines(path.with_name("absent")) == []
 
 
