@@ -22,7 +22,7 @@ from gald.process import watch
 LOGGER = logging.getLogger("gald")
 _SIGPIPE = 128 + 13  # what a shell shows of a program that the signal ended
 _PACKAGE = Path(__file__).parents[1]
-_LOG = "also write the messages to this file, with times; behind torchrun as --log-file"
+_LOG = "also write the messages to this file, with times (--log-file under torchrun, which has a --log of its own)"
 _EPILOG = """\
 `snakemake --cores all` calls download to track for all runs of a suite; each
 can be called alone. A SUITE is a file of params/suites; a RUN is one of those

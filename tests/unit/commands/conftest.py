@@ -1,9 +1,11 @@
-"""A run to ask questions of."""
+"""A run to ask questions of, and an empty folder to work in."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import torch
 
 from gald.evaluate.run import evaluate
 from gald.params import Run
@@ -18,3 +20,13 @@ def trained(make_run: Callable[..., Run]) -> Run:
     train(run)
     evaluate(run)
     return run
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in an empty folder, and compute with one thread: on a busy machine several wait for each other."""
+    monkeypatch.chdir(tmp_path)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -69,6 +69,7 @@ def test_a_comparison_of_two_evaluated_runs(two: tuple[Run, Run]) -> None:
     assert (float(listed["mIoU"]["first"]), float(listed["mIoU"]["second"])) == tuple(scores)
     page = (Path("out") / "compare.html").read_text()
     for text in (report, page):
+        assert f"{SECOND} minus {FIRST}" in text
         assert "of these two weight files on such images, not of the methods" in re.sub(r"\s+", " ", text)
         assert "The differences below bear no interval" in text
         assert "predicted again" not in text.replace("predicted it again", "")  # as the evaluation predicted them

@@ -118,14 +118,15 @@ def test_inputs_of_several_sizes_are_told_row_by_row() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"what": ["smoky"]}, ParamsError, "no run is called 'smoky'"),
+        ({"what": ["smoky"]}, ParamsError, "run is called 'smoky'; did you mean 'smoke'"),
         ({"what": ["smoke/camvid/none-seed7"]}, ParamsError, "no run is called 'smoke/camvid/none-seed7'"),
         ({"size": (0, 4)}, ParamsError, r"size \(0, 4\).*each must be 1 or more"),
         ({"runs": 0}, ParamsError, "runs 0: each must be 1 or more"),
         ({"channels": 0}, ParamsError, "channels 0"),
         ({"threads": 100_000}, ParamsError, r"threads 100000: this machine has \d+ cores"),
         ({"what": ["gone.safetensors"]}, ModelError, r"no weights at gone\.safetensors"),
-        ({"what": ["psp-mask"]}, ParamsError, "no suite and no run is called"),
+        ({"what": ["gald_res5"]}, ParamsError, "did you mean 'gald_res50'"),
+        ({"what": ["psp-mask"]}, ParamsError, "no suite, released network or run is called"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments: dict, error: type[GaldError], message: str) -> None:

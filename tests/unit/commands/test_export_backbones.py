@@ -1,7 +1,6 @@
 """`gald export` of backbones that pad their images, of those that torch cannot trace, and of files that cannot run."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,7 @@ from gald.models.backbone._extractor import Fit
 from gald.models.backbone._timm import import_timm
 from tests.unit.commands.exporting import images_of, logits_of, run_onnx, save
 
-
-@pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # on a busy machine several wait for each other
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 @pytest.fixture

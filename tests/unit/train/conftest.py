@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from gald.params import Run
 from tests.unit.train.jobs import Job
@@ -23,3 +24,12 @@ def start() -> Iterator[Callable[..., Job]]:
             for pid in [*job.workers().values(), job.agent.pid]:  # workers lead sessions of their own
                 os.kill(pid, signal.SIGKILL)
             job.agent.wait()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute as trainings do: threads cost small networks more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

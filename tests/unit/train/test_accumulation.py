@@ -23,13 +23,7 @@ ALONE = World(0, 1, torch.device("cpu"))
 SMALL = {"name": "tiny", "width": 16, "stem_width": 8}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compute as trainings do: threads cost small networks more than they bring."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def weights_of(run: Run) -> dict[str, Tensor]:
