@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,3 +46,16 @@ def test_masks_take_the_pixel_under_the_centre() -> None:
             np.testing.assert_array_equal(found[~between], exact[~between])
             assert ((exact - found)[between] >= 0).all()  # of two that are equally near, either
             assert ((exact - found)[between] <= 1).all()
+
+
+@pytest.mark.parametrize("size", [(20, 24), (13, 40), (37, 24)])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_masks_are_resized_into_their_place(size: tuple[int, int], mirrored: bool) -> None:
+    mask = noise(20, 24)[1]
+    expected = resize_mask(mask, size)[:, :: -1 if mirrored else 1]
+    np.testing.assert_array_equal(resize_mask(mask, size, mirrored=mirrored), expected)
+    around = np.full((size[0] + 2, size[1] + 2), 7, np.uint8)
+    resize_mask(mask, size, mirrored=mirrored, out=around[1:-1, 1:-1])
+    np.testing.assert_array_equal(around[1:-1, 1:-1], expected)
+    around[1:-1, 1:-1] = 7
+    assert (around == 7).all()
