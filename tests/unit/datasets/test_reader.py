@@ -1,5 +1,6 @@
 import hashlib
 import logging
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -146,6 +147,10 @@ def test_damaged_files_are_named(folder: Path) -> None:
         data[0]
     Image.fromarray(np.zeros((2, 3), dtype=np.uint8)).save(path)
     with pytest.raises(DatasetError, match="expected mode RGB, found L"):
+        data[0]
+    header = b"IHDR" + (900_000).to_bytes(4, "big") * 2 + whole[24:29]  # more pixels than any memory holds
+    path.write_bytes(whole[:12] + header + zlib.crc32(header).to_bytes(4, "big") + whole[33:])
+    with pytest.raises(DatasetError, match=r"scene00\.png cannot be read \(Image size"):
         data[0]
 
 
