@@ -115,7 +115,13 @@ SPLIT = '{"index": "train.csv", "sha256": "0"}'
     ["", "{", "\xff", "[]", "null", "{}", '{"splits": 3}', '{"splits": []}', '{"splits": {}}']
     + [f'{{"splits": {{"train": {entry}}}}}' for entry in ("1", "{}", "[]", '{"index": 1, "sha256": "0"}')]
     + [f'{{"splits": {{"train": {SPLIT}}}, "classes": {classes}}}' for classes in ("3", "[]", "[1]", "null")]
-    + [f'{{"splits": {{"train": {SPLIT}}}, "classes": ["a"], "skipped": []}}'],
+    + [
+        f'{{"splits": {{"train": {SPLIT}}}, "classes": ["a"], {entry}}}'
+        for entry in (
+            *('"skipped": []', '"skipped": {"train": ["a"]}', '"palette": [1]', '"ignore_index": true'),
+            *('"pixel_counts": {"train": ["1"]}', '"pixel_counts": {"train": [1, 2]}'),
+        )
+    ],
 )
 def test_a_damaged_manifest_is_named_with_the_remedy(
     folder: Path, content: str, command: Callable[[str, str], object]
