@@ -62,6 +62,8 @@ def _problem(manifest: object) -> str | None:
         told = isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("index", "sha256"))
         if not told:
             return f"its split {name!r} names no index and digest"
+        if not isinstance(entry.get("count", 0), int) or not isinstance(entry.get("labelled", True), bool):
+            return f"count or labelled of its split {name!r} cannot be read"
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         return "it lists no classes"
     wrong = [key for key, shape in _SHAPES.items() if key in manifest and not _fits(manifest[key], shape)]

@@ -114,6 +114,10 @@ SPLIT = '{"index": "train.csv", "sha256": "0"}'
     "content",
     ["", "{", "\xff", "[]", "null", "{}", '{"splits": 3}', '{"splits": []}', '{"splits": {}}']
     + [f'{{"splits": {{"train": {entry}}}}}' for entry in ("1", "{}", "[]", '{"index": 1, "sha256": "0"}')]
+    + [
+        f'{{"splits": {{"train": {SPLIT[:-1]}, {entry}}}}}, "classes": ["a"]}}'
+        for entry in ('"labelled": 1', '"count": []')
+    ]
     + [f'{{"splits": {{"train": {SPLIT}}}, "classes": {classes}}}' for classes in ("3", "[]", "[1]", "null")]
     + [
         f'{{"splits": {{"train": {SPLIT}}}, "classes": ["a"], {entry}}}'
