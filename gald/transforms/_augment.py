@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from gald.datasets import IGNORE_INDEX
 from gald.datasets._samples import Windows
 from gald.params import TrainParams
 from gald.transforms._crops import Span, scaled_size, span
 from gald.transforms._photometric import Changes, distort
-from gald.transforms._resize import Pixels, resize_image, resize_mask
+from gald.transforms._resize import Pixels, flip, resize_image, resize_mask
 
 PADDING_COLOUR = (124, 116, 104)  # mean colour of ImageNet, so that padding is close to zero once normalised
 CROPS_TRIED = 10  # at most, where `max_class_ratio` bounds the share of one class
@@ -90,17 +89,19 @@ def augment(
     """
     size = params.crop_size
     image_crop, mask_crop = out or (np.empty((*size, 3), np.uint8), np.empty(size, np.uint8))
-    rows, columns, mask_shown = _shown(mask, draws, params)
-    image_shown = resize_image(image[rows.window, columns.window], (rows.shown, columns.shown))
-    if params.flip and draws.flip < 0.5:
-        columns = columns.flipped(size[1])
-        image_shown, mask_shown = _mirrored(image_shown), _mirrored(mask_shown)
-    if (rows.shown, columns.shown) != size:
-        image_crop[0], mask_crop[:] = PADDING_COLOUR, IGNORE_INDEX
-        image_crop[1:] = image_crop[0]  # whole rows are copied quickly, pixels of three bytes are not
-    image_crop[rows.inside, columns.inside] = image_shown
-    mask_crop[rows.inside, columns.inside] = mask_shown
-    distort(image_crop[rows.inside, columns.inside], _changes(draws, params))
+    mirrored = params.flip and draws.flip < 0.5
+    rows, columns = _crop_mask(mask, draws, params, mask_crop, mirrored=mirrored)
+    window, shown = image[rows.window, columns.window], (rows.shown, columns.shown)
+    columns = columns.flipped(size[1]) if mirrored else columns
+    if shown != size:
+        _pad(image_crop, rows, columns)
+    place = image_crop[rows.inside, columns.inside]
+    resized = resize_image(window, shown, out=place if place.flags.c_contiguous else None)
+    if mirrored:
+        resized = flip(resized)
+    if resized is not place:
+        place[:] = resized
+    distort(place, _changes(draws, params))
     return image_crop, mask_crop
 
 
@@ -120,25 +121,31 @@ def is_balanced(mask: Pixels, max_ratio: float) -> bool:
     return bool(np.count_nonzero(counts) > 1 and counts.max() <= max_ratio * counts.sum())
 
 
-def _shown(mask: Pixels, draws: Draws, params: TrainParams) -> tuple[Span, Span, Pixels]:
-    """Rows, columns and resized mask of the first crop that is balanced enough, or of the last one."""
+def _crop_mask(mask: Pixels, draws: Draws, params: TrainParams, crop: Pixels, *, mirrored: bool) -> tuple[Span, Span]:
+    """Fill the crop of the mask, the first that is balanced enough or the last; return its rows and columns."""
     low, high = params.scale_range
     scale = low + (high - low) * draws.scale
     height, width = scaled_size((mask.shape[0], mask.shape[1]), params.image_size, scale)
-    crop_height, crop_width = params.crop_size
     for top, left in ((draws.top, draws.left), *draws.others):
-        rows = span(mask.shape[0], height, crop_height, top)
-        columns = span(mask.shape[1], width, crop_width, left)
-        resized = resize_mask(mask[rows.window, columns.window], (rows.shown, columns.shown))
-        if params.max_class_ratio == 1 or is_balanced(resized, params.max_class_ratio):
+        rows = span(mask.shape[0], height, crop.shape[0], top)
+        columns = span(mask.shape[1], width, crop.shape[1], left)
+        shown = rows.shown, columns.shown
+        if shown != crop.shape:
+            crop[:] = IGNORE_INDEX
+        place = crop[rows.inside, (columns.flipped(crop.shape[1]) if mirrored else columns).inside]
+        resize_mask(mask[rows.window, columns.window], shown, mirrored=mirrored, out=place)
+        if params.max_class_ratio == 1 or is_balanced(place, params.max_class_ratio):
             break
-    return rows, columns, resized
+    return rows, columns
 
 
-def _mirrored(pixels: Pixels) -> Pixels:
-    # NumPy moves the bytes of a mirrored image one by one, which takes longer than the resize.
-    writable = pixels if pixels.flags.writeable else pixels.copy()
-    return np.asarray(torch.from_numpy(writable).flip(1).numpy())
+def _pad(crop: Pixels, rows: Span, columns: Span) -> None:
+    """Colour what lies around the place of the image."""
+    line = np.empty_like(crop[0])  # rows and their parts are copied quickly, pixels of three bytes are not
+    line[:] = PADDING_COLOUR
+    crop[: rows.place], crop[rows.inside.stop :] = line, line
+    beside, left, right = crop[rows.inside], columns.place, columns.inside.stop
+    beside[:, :left], beside[:, right:] = line[:left], line[right:]
 
 
 def _changes(draws: Draws, params: TrainParams) -> Changes:

@@ -257,11 +257,10 @@ def test_damaged_and_older_folders_are_told(tmp_path: Path, monkeypatch: pytest.
         audit("mini", "camvid")
     folder = write("mini", two_splits())
     manifest = (folder / "manifest.json").read_text()
-    files.write_text(folder / "manifest.json", manifest.replace('"about_source"', '"about"'))
-    with pytest.raises(
-        DatasetError, match=r"older version: about_source missing; run `gald prepare mini/camvid` again"
-    ):
-        audit("mini", "camvid")
+    for key, told in (("about_source", "about_source"), ("labelled", "labelled of train, labelled of val")):
+        files.write_text(folder / "manifest.json", manifest.replace(f'"{key}"', '"former"'))
+        with pytest.raises(DatasetError, match=rf"older version: {told} missing; run `gald prepare mini/camvid` again"):
+            audit("mini", "camvid")
     (write("mini", two_splits()) / "images" / "train" / "0.png").write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"0\.png"):
         audit("mini", "camvid")

@@ -1,5 +1,6 @@
 import numpy as np
-from hypothesis import given, settings
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gald.transforms._resize import nearest, resize_image, resize_mask
@@ -29,11 +30,12 @@ def test_crop_before_resize_equals_resize_before_crop(data: st.DataObject) -> No
 
 
 @settings(deadline=None)
+@example(1, 4, 47, 82)
 @given(st.integers(1, 150), st.integers(1, 150), st.integers(1, 150), st.integers(1, 150))
 def test_resizing_is_torchvisions_to_the_bit(height: int, width: int, tall: int, wide: int) -> None:
     image, mask = noise(height, width)
     for resized, whole in ((resize_image(image, (tall, wide)), image), (resize_mask(mask, (tall, wide)), mask)):
-        assert_same_pixels(resized, library_crop(whole, (0, 0, height, width), (tall, wide)))
+        assert_same_pixels(resized, library_crop(whole, (0, 0, height, width), (tall, wide)), (height, width))
 
 
 def test_masks_take_the_pixel_under_the_centre() -> None:
@@ -45,3 +47,16 @@ def test_masks_take_the_pixel_under_the_centre() -> None:
             np.testing.assert_array_equal(found[~between], exact[~between])
             assert ((exact - found)[between] >= 0).all()  # of two that are equally near, either
             assert ((exact - found)[between] <= 1).all()
+
+
+@pytest.mark.parametrize("size", [(20, 24), (13, 40), (37, 24)])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_masks_are_resized_into_their_place(size: tuple[int, int], mirrored: bool) -> None:
+    mask = noise(20, 24)[1]
+    expected = resize_mask(mask, size)[:, :: -1 if mirrored else 1]
+    np.testing.assert_array_equal(resize_mask(mask, size, mirrored=mirrored), expected)
+    around = np.full((size[0] + 2, size[1] + 2), 7, np.uint8)
+    resize_mask(mask, size, mirrored=mirrored, out=around[1:-1, 1:-1])
+    np.testing.assert_array_equal(around[1:-1, 1:-1], expected)
+    around[1:-1, 1:-1] = 7
+    assert (around == 7).all()
