@@ -48,7 +48,7 @@ def plan(inputs: Sequence[Path], out: Path) -> tuple[list[Job], list[str]]:
     Returns
     -------
     jobs : list of Job
-        Each picture once, in the order of the inputs, folders sorted.
+        Each picture once, in the order of the inputs, folders sorted; links to one file are pictures of their own.
     problems : list of str
         Inputs that are missing or empty, and pictures that a result would overwrite.
 
@@ -57,7 +57,7 @@ def plan(inputs: Sequence[Path], out: Path) -> tuple[list[Job], list[str]]:
     ParamsError
         `out` is one of the input folders: results would lie among the pictures and be read as such the next time.
     """
-    found: dict[Path, Path] = {}  # resolved picture -> its relative path without `inputs`' own
+    found: dict[Path, Path] = {}  # place of a picture -> its relative path without `inputs`' own
     given: dict[Path, Path] = {}
     problems: list[str] = []
     for path in inputs:
@@ -70,17 +70,22 @@ def plan(inputs: Sequence[Path], out: Path) -> tuple[list[Job], list[str]]:
             problems += [] if relative else [f"{path}: no such file or folder"]
         for name in relative:
             picture = path / name if path.is_dir() else path
-            found.setdefault(picture.resolve(), name)
-            given.setdefault(picture.resolve(), picture)
+            found.setdefault(_place(picture), name)
+            given.setdefault(_place(picture), picture)
     jobs = []
-    for resolved, stem in zip(found, _stems(list(found.values())), strict=True):
-        job = _job(given[resolved], out / stem)
-        hit = next((path for path in job[1:] if path.resolve() in found), None)
+    for place, stem in zip(found, _stems(list(found.values())), strict=True):
+        job = _job(given[place], out / stem)
+        hit = next((path for path in job[1:] if _place(path) in found), None)
         if hit is None:
             jobs.append(job)
         else:
             problems.append(f"{job.image}: its result would overwrite the picture {hit}; choose another --out")
     return jobs, problems
+
+
+def _place(path: Path) -> Path:
+    """Spell a path in one way, whatever it is a link to: caches keep equal pictures of two names as links to one."""
+    return path.parent.resolve() / path.name
 
 
 def _walk(folder: Path, out: Path, problems: list[str]) -> list[Path]:

@@ -72,8 +72,9 @@ def explain(image: Path, weights: Path, out: Path, *, at: Sequence[tuple[int, in
     looking.check_places(at, (pixels.shape[0], pixels.shape[1]))  # of the picture, not of what it is continued to
     try:
         padded = _padded(pixels, predictor.least_side)
-        labels = predict(predictor.model, padded, (padded.shape[0], padded.shape[1]))
-        found = looking.explain(predictor.model, padded, labels, at=at)
+        with predictor.telling_once():  # the network runs twice
+            labels = predict(predictor.model, padded, (padded.shape[0], padded.shape[1]))
+            found = looking.explain(predictor.model, padded, labels, at=at)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -171,11 +171,11 @@ class Predictor:
         if min(height, width) < _LEAST_SIDES[-1]:
             missing = (max(0, self.least_side - height), max(0, self.least_side - width))
             image = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
-        with self._telling_once():
+        with self.telling_once():
             return predict_image(self.model, image, (image.shape[0], image.shape[1]))[:height, :width]
 
     @contextmanager
-    def _telling_once(self) -> Iterator[None]:
+    def telling_once(self) -> Iterator[None]:
         """Pass on each warning once, which Python alone does only until somebody catches warnings."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

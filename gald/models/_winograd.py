@@ -2,8 +2,8 @@
 
 Winograd's F(2x2, 3x3): 2x2 positions of the result follow from 4x4 of the feature by sums, 16 matrix products over the
 channels, and sums. The matrix products are the library's, and with hundreds of channels they are all that counts. The
-transforms only add, subtract and halve, so that the result is as close to the exact one as that of direct convolution.
-Several convolutions of one feature share its transform.
+transforms only add, subtract and halve, so that the result is nearly as close to the exact one as that of direct
+convolution. Several convolutions of one feature share its transform.
 
 References
 ----------
@@ -22,6 +22,7 @@ LEAST_CHANNELS = 512
 """Of the feature and of each result; with fewer, the sums may take longer than the products that they save."""
 
 _BLOCK_BYTES = 48 << 20  # of positions transformed and multiplied at a time: enough for the products to be quick
+_TOGETHER = 16  # channels whose weights are transformed at a time
 _HALVES = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))  # the paper's matrix G
 
 
@@ -100,10 +101,18 @@ def _tiles(images: Tensor, top: int, bottom: int) -> Tensor:
 
 
 def _transformed(weight: Tensor) -> Tensor:
-    """Weights (C', C, 3, 3) as 16 matrices (C, C'), one for each position of a tile, column by column."""
+    """Weights (C', C, 3, 3) as 16 matrices (C, C'), one for each position of a tile, column by column.
+
+    In float64, a few channels at a time: whole it would take several times what the weights do.
+    """
     halves = torch.tensor(_HALVES, dtype=torch.float64)
-    positions = torch.einsum("ia,ocab,jb->jico", halves, weight.double(), halves)
-    return positions.reshape(16, weight.shape[1], weight.shape[0]).float().contiguous()
+    both = torch.einsum("ia,jb->jiab", halves, halves).reshape(16, 9)
+    out_channels, channels = weight.shape[:2]
+    matrices = weight.new_empty(16, channels, out_channels)
+    for some, into in zip(torch.split(weight, _TOGETHER, 1), torch.split(matrices, _TOGETHER, 1), strict=True):
+        nine = some.permute(2, 3, 1, 0).double().reshape(9, -1)
+        into.copy_((both @ nine).view(into.shape))
+    return matrices
 
 
 def _differences(four: tuple[Tensor, Tensor, Tensor, Tensor], out: Tensor) -> None:

@@ -96,8 +96,9 @@ class Segmentor(nn.Module):
         Raises
         ------
         ModelError
-            The auxiliary head is asked for and the model has none.
+            The images are of another type or shape, or the auxiliary head is asked for and the model has none.
         """
+        _check(images)
         if with_aux and self.aux_head is None:
             raise ModelError("this model has no auxiliary head; set model.aux_head, or do not ask for its logits")
         size = (images.shape[-2], images.shape[-1]) if full_size else None
@@ -109,6 +110,15 @@ class Segmentor(nn.Module):
     def _at_size(self, logits: Logits, size: tuple[int, int] | None) -> Logits:
         logits = logits.float()
         return logits if size is None else resize(logits, size, align_corners=self.align_corners)
+
+
+def _check(images: Tensor) -> None:
+    """Refuse what would be answered too, by nonsense: bytes, or one channel for three."""
+    if not images.is_floating_point() or images.dim() != 4 or images.shape[1] != 3:
+        raise ModelError(
+            f"images are {str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}; a network takes "
+            "floats (N, 3, H, W), RGB in [0, 1]: gald.inference.as_input makes them of bytes (N, H, W, 3)"
+        )
 
 
 def build_segmentor(model: ModelParams, num_classes: int) -> Segmentor:

@@ -148,11 +148,11 @@ def _fill(model: Segmentor, state: dict[str, torch.Tensor], path: Path) -> None:
     expected = model.state_dict()
     missing = sorted(expected.keys() - state.keys())
     unknown = sorted(state.keys() - expected.keys())
-    mismatched = sorted(name for name in expected.keys() & state.keys() if expected[name].shape != state[name].shape)
+    mismatched = sorted(name for name in expected.keys() & state.keys() if not _fits(state[name], expected[name]))
     if missing or unknown or mismatched:
         raise ModelError(
             f"{path} does not fit its network: missing {', '.join(missing) or 'none'}; unknown "
-            f"{', '.join(unknown) or 'none'}; of another shape {', '.join(mismatched) or 'none'}"
+            f"{', '.join(unknown) or 'none'}; of another shape or type {', '.join(mismatched) or 'none'}"
         )
     useless = unusable(state)
     if useless:
@@ -162,6 +162,12 @@ def _fill(model: Segmentor, state: dict[str, torch.Tensor], path: Path) -> None:
             f"{', '.join(useless[:_MOST_LISTED])}{more}; the training diverged or the file is damaged, train again"
         )
     model.load_state_dict(state, strict=True)
+
+
+def _fits(tensor: torch.Tensor, place: torch.Tensor) -> bool:
+    """Whether a tensor has a place's shape and its kind of numbers; floats may have another precision, not 8 bits."""
+    floats = tensor.is_floating_point() and tensor.itemsize > 1
+    return tensor.shape == place.shape and (floats if place.is_floating_point() else tensor.dtype == place.dtype)
 
 
 def unusable(state: Mapping[str, torch.Tensor]) -> list[str]:

@@ -29,6 +29,7 @@ _FOOT = 0.85  # inches, of legend and explanation
 _DPI = 110
 _LARGEST = 640  # pixels of a side that are drawn
 _NAMES = 12  # classes in the legend
+_IN_A_ROW = 4  # windows; more would be too small to read
 _DIGIT, _RIM, _GAP = 0.08, 0.07, 0.03  # inches, of a place's number
 _DECIMALS = {1: 3, 3: 3, 5: 2}  # by a window's side; the cells of a larger one have no room for numbers
 
@@ -62,13 +63,14 @@ def explained_png(
     shape = explanation.labels.shape[0] / explanation.labels.shape[1]
     beside = len(explanation.places) or len(explanation.channels)
     above = _WIDTH / 4 * min(max(shape, 0.3), 1.6) + 0.35
-    below = _WIDTH / (1 + beside) * min(max(shape, 0.65), 1.1) + 0.75 if beside else 0.01
+    rows, columns = -(-beside // _IN_A_ROW), 1 + min(beside, _IN_A_ROW)
+    below = rows * (_WIDTH / columns * min(max(shape, 0.65), 1.1) + 0.75) if beside else 0.01
     figure = Figure(figsize=(_WIDTH, above + below + _FOOT + 0.25), layout="constrained")
     parts: Any = figure.subfigures(3, 1, height_ratios=[above, below, _FOOT])
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=10.5)
     _labels(list(parts[0].subplots(1, 4).flat), explanation, image, palette)
     if beside:
-        _insight(parts[1], explanation, beside)
+        _insight(parts[1].subplots(rows, columns, squeeze=False), parts[1], explanation)
     _legend(parts[2], explanation, palette, classes)
     parts[2].text(0.008, 0.04, "\n".join(textwrap.wrap(explanation.reading(), 180)), va="bottom", fontsize=7.5)
     out = io.BytesIO()
@@ -155,21 +157,24 @@ def beside(at: float, reach: float, extent: float, size: float) -> float:
     return min(max(start, 0), extent - size)
 
 
-def _insight(part: Any, explanation: Explanation, beside: int) -> None:
-    """Draw the overview, and beside it the windows or the channels."""
-    panels = part.subplots(1, 1 + beside, squeeze=False)[0]
+def _insight(panels: Any, part: Any, explanation: Explanation) -> None:
+    """Draw the overview at the left of the first row, and beside it the windows or the channels, row by row."""
     mask = explanation.kind == "mask"
     ends = (0.0, 1.0) if mask else (0.0, rounded_up(max(float(explanation.overview.max()), 0.01)))
     title = "mask, mean over channels" if mask else "inequality of the weights"
     label = "share of g added once more" if mask else "0 equal, 1 one neighbour alone"
-    _heat(part, panels[0], explanation.overview, title, label, ends)
-    for index, axes in enumerate(panels[1:]):
-        if mask:
+    _heat(part, panels[0, 0], explanation.overview, title, label, ends)
+    for index, axes in enumerate(panels[:, 1:].flat):
+        if index >= len(explanation.channels if mask else explanation.places):
+            axes.remove()
+        elif mask:
             spread = explanation.channel_spread[index]
             title = f"mask, channel {explanation.channels[index]} (deviation {spread:.2f})"
             _heat(part, axes, explanation.channel_maps[index], title, "share of g added once more", ends)
         else:
             _window(part, axes, explanation, index)
+    for axes in panels[1:, 0]:
+        axes.remove()
 
 
 def rounded_up(value: float) -> float:

@@ -22,6 +22,15 @@ PLUGINS = [
 BLOCKS = [(kind, name) for kind, name in PLUGINS if kind != "backbone"]
 BACKBONES = [name for kind, name in PLUGINS if kind == "backbone"]
 
+
+def choices(kind: str, name: str) -> Iterator[dict[str, object]]:
+    """Each value of each option that is a choice, but the defaults."""
+    for option, said in plugins.signature(f"models/{kind}", name).items():
+        is_choice = said.annotation is bool or typing.get_origin(said.annotation) is typing.Literal
+        values = (False, True) if said.annotation is bool else typing.get_args(said.annotation)
+        yield from ({option: value} for value in values if is_choice and value != said.default)
+
+
 pytestmark = pytest.mark.filterwarnings("ignore:distribution mask")
 
 
@@ -34,11 +43,11 @@ def _settings() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-def build(kind: str, name: str) -> nn.Module:
+def build(kind: str, name: str, **options: object) -> nn.Module:
     """Build a plugin with its defaults, but nothing that starts at zero, which may cut gradients off."""
     given = () if kind == "backbone" else (CHANNELS,)
     off = {"zero_start": False} if "zero_start" in plugins.signature(f"models/{kind}", name) else {}
-    module = plugins.load(f"models/{kind}", name)(*given, **off, **REQUIRED.get(name, {}))
+    module = plugins.load(f"models/{kind}", name)(*given, **off | REQUIRED.get(name, {}) | options)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d | nn.GroupNorm):
             nn.init.uniform_(part.weight, 0.5, 1.5)
@@ -73,6 +82,17 @@ def test_gradients_reach_every_parameter_and_the_aggregated_feature(kind, name):
         assert parameter.grad.isfinite().all(), parameter_name
         assert parameter.dim() == 1 or parameter.grad.abs().max() > 0, parameter_name  # a norm voids a bias before it
     assert inputs[-1].grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "option"), [(*block, option) for block in BLOCKS for option in choices(*block)]
+)
+@pytest.mark.parametrize("least", [1, 1 << 40], ids=["recomputed", "kept"])
+def test_every_choice_of_every_option_trains(monkeypatch, kind, name, option, least):
+    monkeypatch.setattr("gald.models._recompute.LEAST_ELEMENTS", least)
+    inputs = features(kind, (17, 23))
+    build(kind, name, **option)(*inputs).square().mean().backward()
+    assert inputs[-1].grad.isfinite().all()
 
 
 @pytest.mark.parametrize(("kind", "name"), BLOCKS)

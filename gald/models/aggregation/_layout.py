@@ -55,6 +55,7 @@ def turned(matrices: Tensor) -> Tensor:
 def add_residual(update: Tensor, feature: Tensor) -> Tensor:
     """Sum of a fresh update, which is lost, and the feature; of one precision it takes no memory of its own.
 
-    What computed the update must not need it for its backward pass: norms, convolutions and matrix products do not.
+    What computed the update must not need it for its backward pass: norms, convolutions and matrix products do not, but
+    a ReLU does.
     """
     return update.add_(feature) if update.dtype == feature.dtype else update + feature

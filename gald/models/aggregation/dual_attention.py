@@ -85,8 +85,10 @@ class DualAttention(nn.Module):
 
     def forward(self, feature: Feature) -> Feature:
         """Aggregate (N, C, H, W) to the same shape."""
-        of_positions = self.position(feature)  # first, while least is held beside it
-        return add_residual(self.channel(feature), of_positions)
+        of_positions: Feature = self.position(feature)  # first, while least is held beside it
+        of_channels: Feature = self.channel(feature)
+        in_place = len(self.channel) == 1  # else it ends with a ReLU, whose backward pass needs what it returned
+        return add_residual(of_channels, of_positions) if in_place else of_channels + of_positions
 
 
 def build(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,26 @@ def test_weights_at_chosen_positions(capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().out
     assert "1, row 32, column 40, chosen: largest weight 0." in said
     assert "its distribution replaced by handing on the aggregated feature" in " ".join(said.split())
+
+
+def test_many_positions_are_drawn_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    network = weights(name="affinity")
+    for count in (4, 11):
+        explain(Path("scene.png"), network, Path("out"), at=[(place, place) for place in range(count)])
+        titles = [axes.get_title("left").partition(":")[0] for axes in figures[-1].subfigs[1].axes]
+        assert [title for title in titles if title.isdigit()] == [str(place + 1) for place in range(count)]
+        grid = figures[-1].subfigs[1].axes[0].get_gridspec()
+        assert (grid.nrows, grid.ncols) == (-(-count // 4), 5)
+    assert figures[1].get_figheight() - figures[0].get_figheight() > 4  # inches of two rows
+
+
+def test_what_a_network_advises_is_told_once() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        explain(Path("scene.png"), weights(name="mask"), Path("out"))
+    assert [str(one.message).partition(" leave")[0] for one in caught] == ["distribution mask: 16x20 positions"]
 
 
 def test_the_same_picture_gives_the_same_files() -> None:

@@ -250,6 +250,18 @@ def test_equal_stems_never_share_a_name() -> None:
     }
 
 
+def test_links_are_pictures_of_their_own(weights: Path) -> None:
+    picture("cache/4f/d2.png")
+    Path("in").mkdir()
+    Path("also").symlink_to("in")
+    for name in ("frame1.png", "frame2.png"):  # as a cache lays out two frames of equal content
+        Path("in", name).symlink_to("../cache/4f/d2.png")
+    Path("in/loop.png").symlink_to("loop.png")
+    (problem,) = predict([Path("in"), Path("also"), Path("in/../in/frame1.png")], weights, Path("out"))
+    assert problem.startswith("in/loop.png: cannot be read as a picture (Too many levels of symbolic links")
+    assert written("out") == {f"frame{number}-{what}.png" for number in (1, 2) for what in ("mask", "overlay")}
+
+
 def test_results_never_lie_among_the_pictures(weights: Path) -> None:
     picture("in/a.png")
     with pytest.raises(ParamsError, match="--out in is a folder of pictures"):

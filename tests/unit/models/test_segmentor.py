@@ -1,9 +1,11 @@
 """The assembled network and its file."""
 
 import json
+import re
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import gald
@@ -81,6 +83,21 @@ def test_auxiliary_head_without_relu_lets_negative_features_pass():
     assert model.aux_head.transform(torch.randn(2, 16, 8, 8)).min() < 0
 
 
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (torch.zeros(1, 3, 32, 48, dtype=torch.uint8), r"images are uint8 of shape \(1, 3, 32, 48\); a"),
+        (torch.zeros(1, 32, 48, 3), r"images are float32 of shape \(1, 32, 48, 3\)"),
+        (torch.zeros(1, 1, 32, 48), r"images are float32 of shape \(1, 1, 32, 48\)"),
+        (torch.zeros(3, 32, 48), r"images are float32 of shape \(3, 32, 48\)"),
+    ],
+    ids=["bytes", "channels last", "grey", "no batch"],
+)
+def test_images_that_would_be_answered_by_nonsense_are_refused(model, images, said):
+    with pytest.raises(ModelError, match=said):
+        model.eval()(images)
+
+
 def test_same_seed_draws_the_same_network():
     states = []
     for _ in range(2):
@@ -148,8 +165,24 @@ def test_tensors_that_do_not_fit_are_named(model, tmp_path):
     path = tmp_path / "w.safetensors"
     model.extra = torch.nn.Linear(1, 1)
     weights.save(path, model, params(aux_head=None, channels=24), CLASSES)
-    with pytest.raises(ModelError, match=r"unknown aux_head\..*extra\.bias.*another shape head\.after\.0\.weight"):
+    with pytest.raises(
+        ModelError, match=r"unknown aux_head\..*extra\.bias.*another shape or type head\.after\.0\.weight"
+    ):
         weights.load(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_weights_that_are_no_floats_are_named(model, tmp_path, dtype):
+    path, name = tmp_path / "w.safetensors", "head.after.1.running_var"
+    weights.save(path, model, params(), CLASSES)
+    with safe_open(path, framework="pt") as file:
+        state, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()
+    save_file(state | {name: state[name].to(dtype)}, path, metadata=metadata)
+    with pytest.raises(ModelError, match=f"of another shape or type {re.escape(name)}"):
+        weights.load(path)
+    halves = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+    save_file(halves, path, metadata=metadata)
+    assert weights.load(path).head.after[1].running_var.dtype == torch.float32
 
 
 def test_other_classes_are_refused(model, tmp_path):

@@ -1,9 +1,13 @@
 """Fast 3x3 convolutions against torch's in double precision."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from gald.models import _winograd
 from gald.models._winograd import WinogradConvs, fits
@@ -42,6 +46,24 @@ def test_rounding_is_that_of_direct_convolution() -> None:
     expected = exact(one, feature)
     found, direct = WinogradConvs([one])(feature)[0], one(feature)
     assert (found - expected).abs().max() < 2 * (direct - expected).abs().max()
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the bytes of the largest tensor that an operator returns."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.most = max([self.most, *(one.nbytes for one in tree_leaves(result) if isinstance(one, Tensor))])
+        return result
+
+
+def test_making_them_takes_little_more_than_they_do() -> None:
+    one = convolution(512, 64, bias=True, seed=0)
+    with Largest() as seen:
+        made = WinogradConvs([one])
+    assert seen.most == made.weight.nbytes
 
 
 def test_what_fits() -> None:
