@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from gald import paths
 from gald.errors import ParamsError
 
 
-def check_file(option: str, path: Path | None, *, source: Path | None = None) -> None:
+def check_file(option: str, path: Path | None, *, read: Iterable[Path] = ()) -> None:
     """Refuse a file that could not be written, or must not.
 
     Parameters
@@ -18,14 +19,14 @@ def check_file(option: str, path: Path | None, *, source: Path | None = None) ->
         Which the path was given by, for the message.
     path : Path or None
         None where nothing is to be written.
-    source : Path, optional
-        What the command reads.
+    read : iterable of Path
+        Files that the command reads, under whatever names.
 
     Raises
     ------
     ParamsError
         It is a folder or a device, would lie in a file, in a folder that cannot be written or among the files of
-        trainings, or is the source itself.
+        trainings, or is one of what is read.
     """
     if path is None:
         return
@@ -33,8 +34,8 @@ def check_file(option: str, path: Path | None, *, source: Path | None = None) ->
         raise ParamsError(f"{option} {path} is a folder; name a file")
     if path.exists() and not path.is_file():  # which the finished file would take the place of
         raise ParamsError(f"{option} {path} is a device or a pipe; name a file")
-    if source is not None and os.path.realpath(path) == os.path.realpath(source):
-        raise ParamsError(f"{option} {path} is the very file that is read; name another one")
+    if os.path.realpath(path) in map(os.path.realpath, read):
+        raise ParamsError(f"{option} {path} is what is read here; name another file for the result")
     _check(option, path, *path.parents, remedy="name a file in a folder")
 
 

@@ -94,7 +94,7 @@ def cost(
     GaldError
         A weights file cannot be read, or all rows refuse; the message names the first.
     """
-    check_file("--csv", csv)
+    check_file("--csv", csv, read=map(Path, what))
     if device == "cuda" and not torch.cuda.is_available():
         raise ParamsError("--device is 'cuda', but torch finds no CUDA device; leave it out")
     if min(*(size or (1, 1)), channels, threads, runs) < 1:

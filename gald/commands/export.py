@@ -91,7 +91,7 @@ def export(
 def _check_arguments(weights: Path, out: Path, size: tuple[int, int] | None, static: bool, opset: int | None) -> None:
     if out.suffix not in FORMATS:
         raise ParamsError(f"--out is {out}; its suffix must be .onnx (ONNX) or .pt2 (torch.export)")
-    check_file("-o", out, source=weights)
+    check_file("-o", out, read=[weights])
     if static and size is None:
         raise ParamsError("--static fixes height and width: say which with --size HEIGHT WIDTH")
     if size is not None and min(size) < 1:

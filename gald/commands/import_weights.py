@@ -61,7 +61,7 @@ def import_weights(file: Path, net: str, classes: int, out: Path, *, rgb: bool |
         `out` cannot be written, lies where trainings keep their files, or is the checkpoint itself.
     """
     origin = released.find(net)
-    check_file("-o", out, source=file)
+    check_file("-o", out, read=[file])
     model = _unfilled(origin, classes)
     state = read(file)
     own = model.state_dict()
