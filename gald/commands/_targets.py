@@ -35,7 +35,7 @@ def check_file(option: str, path: Path | None, *, read: Iterable[Path] = ()) -> 
     if path.exists() and not path.is_file():  # which the finished file would take the place of
         raise ParamsError(f"{option} {path} is a device or a pipe; name a file")
     if os.path.realpath(path) in map(os.path.realpath, read):
-        raise ParamsError(f"{option} {path} is the very file that is read; name another one")
+        raise ParamsError(f"{option} {path} is what is read here; name another file for the result")
     _check(option, path, *path.parents, remedy="name a file in a folder")
 
 

@@ -90,11 +90,11 @@ def cost(
     ------
     ParamsError
         An unknown run, suite or network, a number below 1, more threads than cores, no CUDA device, or a place for the
-        figures that cannot be written, is a training's or is one of `what`.
+        figures that cannot be written or is a training's.
     GaldError
         A weights file cannot be read, or all rows refuse; the message names the first.
     """
-    check_file("--csv", csv, read=[path for path in map(Path, what) if path.is_file()])
+    check_file("--csv", csv, read=map(Path, what))
     if device == "cuda" and not torch.cuda.is_available():
         raise ParamsError("--device is 'cuda', but torch finds no CUDA device; leave it out")
     if min(*(size or (1, 1)), channels, threads, runs) < 1:

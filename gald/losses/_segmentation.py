@@ -172,6 +172,7 @@ def segmentation_loss(
     *,
     align_corners: bool,
     denominator: Tensor | float | None = None,
+    devices: int = 1,
 ) -> Losses:
     """Loss of both heads at the mask's size.
 
@@ -190,10 +191,13 @@ def segmentation_loss(
         Convention of the resize; the model's.
     denominator : Tensor or float, optional
         `valid_weight` of all micro-batches together, for losses that are added up over them; if left out, that of this
-        mask. Hard pixels are chosen, and their mean taken, in each micro-batch by itself, and it counts for its share
-        of the micro-batches.
+        mask, which is a batch of its own. Hard pixels are chosen, and their mean taken, in each micro-batch by itself,
+        and it counts for its share of the micro-batches.
+    devices : int
+        Those that share the batch, each with `micro_batches` of them; each part keeps its share of hard pixels.
     """
     loss = params.loss
+    parts = 1 if denominator is None else devices * params.micro_batches
 
     def of(scores: Tensor, divisor: Tensor | float | None, hard: HardPixels | None) -> Scalar:
         return pixel_loss(
@@ -207,7 +211,7 @@ def segmentation_loss(
         )
 
     if loss.name == "ohem":
-        main = of(output.logits, None, HardPixels(loss.threshold, loss.min_kept))
+        main = of(output.logits, None, HardPixels(loss.threshold, loss.kept_of(parts)))
         main = main if denominator is None else main / params.micro_batches
     else:
         main = of(output.logits, denominator, None)

@@ -47,9 +47,9 @@ def test_neither_a_device_nor_what_is_read_is_written_over(tmp_path: Path) -> No
     source.write_bytes(b"")
     (tmp_path / "link").symlink_to(source)
     for path in (source, tmp_path / "sub/../in.pth", tmp_path / "link"):
-        with pytest.raises(ParamsError, match="is the very file that is read; name another one"):
-            check_file("-o", path, read=[tmp_path / "other", source])
-    check_file("-o", tmp_path / "out.pth", read=[source])
+        with pytest.raises(ParamsError, match="is what is read here; name another file"):
+            check_file("-o", path, read=[tmp_path / "x", source])
+    check_file("-o", tmp_path / "out.pth", read=[tmp_path / "x", source])
 
 
 def test_files_of_trainings_are_refused_by_whatever_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +71,24 @@ def test_files_of_trainings_are_refused_by_whatever_name(tmp_path: Path, monkeyp
                 check("-o", path)
     for path in (Path("runs.json"), Path("beside/runs/x"), Path("loop")):
         check_file("-o", path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "export in.onnx -o ./in.onnx",
+        "import-weights in.pth --net gald_res50 -o ./in.pth",
+        "cost tiny.safetensors in.safetensors --csv ./in.safetensors",
+    ],
+)
+def test_no_command_writes_over_what_it_reads(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for word in command.split():
+        Path(word).touch()
+    assert cli.main(command.split()) == 2
+    assert "is what is read here; name another file for the result" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 from gald.errors import DatasetError, ParamsError
 from gald.losses import HardPixels, pixel_loss, segmentation_loss, valid_weight
 from gald.models.segmentor import SegmentorOutput
+from gald.params import LossParams
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 RECORDED = json.loads((GOLDEN / "names.json").read_text())["ohem"]
@@ -21,16 +22,18 @@ OHEM = {"name": "ohem", "threshold": 0.3, "min_kept": 1}
 
 
 def params(aux_weight: float = 0.4, micro_batches: int = 1, **loss):
-    loss = {"name": "cross_entropy", "class_weights": None, "label_smoothing": 0.0} | loss
-    return SimpleNamespace(loss=SimpleNamespace(**loss), aux_weight=aux_weight, micro_batches=micro_batches)
+    cross_entropy = {"name": "cross_entropy", "threshold": 0.7, "min_kept": 1, "label_smoothing": 0.0}
+    loss = LossParams(**{"class_weights": None, **cross_entropy, **loss})
+    return SimpleNamespace(loss=loss, aux_weight=aux_weight, micro_batches=micro_batches)
 
 
 def loss_of(logits, mask=MASK, **options):
     return pixel_loss(logits, mask, align_corners=True, **options)
 
 
-def both_heads(output, mask=MASK, denominator=None, **changes):
-    return segmentation_loss(output, mask, params(**changes), align_corners=True, denominator=denominator)
+def both_heads(output, mask=MASK, denominator=None, devices=1, **changes):
+    how = {"align_corners": True, "denominator": denominator, "devices": devices}
+    return segmentation_loss(output, mask, params(**changes), **how)
 
 
 def test_cross_entropy_by_hand():
@@ -135,6 +138,23 @@ def test_hard_pixels_of_each_micro_batch_count_for_its_share():
     losses = both_heads(SegmentorOutput(LOGITS, LOGITS), denominator=torch.tensor(6.0), micro_batches=2, **OHEM)
     assert losses.main.item() == pytest.approx(-math.log(0.1) / 2)
     assert losses.aux.item() == pytest.approx(-math.log(0.8 * 0.5 * 0.1) / 6)
+
+
+@pytest.mark.parametrize(
+    ("devices", "micro_batches", "min_kept", "kept"),
+    [
+        (1, 1, 2, [0.5, 0.1]),
+        (2, 1, 2, [0.1]),
+        (2, 1, 3, [0.5, 0.1]),  # no part keeps less than its share
+        (2, 3, 12, [0.5, 0.1]),
+        (8, 1, 24, [0.8, 0.5, 0.1]),
+    ],
+)
+def test_devices_and_micro_batches_keep_an_equal_share_of_hard_pixels_each(devices, micro_batches, min_kept, kept):
+    hard = OHEM | {"min_kept": min_kept, "micro_batches": micro_batches}
+    losses = both_heads(SegmentorOutput(LOGITS, None), denominator=torch.tensor(6.0), devices=devices, **hard)
+    expected = -sum(math.log(each) for each in kept) / len(kept) / micro_batches
+    assert losses.main.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_class_weights_and_smoothing_reach_both_heads():

@@ -168,7 +168,7 @@ def test_three_processes_learn_what_one_does_and_one_of_them_speaks(
         assert log.count(line) == 2, log  # once for each run
     assert "process 1" not in log
     loss = {line["what"]: line["effective"] for line in record(mined)["recipe"]}["loss"]
-    assert loss == "OHEM, threshold 0.05, at least 500 pixels of the 2 samples that a device sees at once"
-    # 500 of two samples by each device are another choice than 500 of all six
+    assert loss == "OHEM, threshold 0.05, at least 167 pixels of the 2 samples that a device sees at once"
+    # 167 of two samples by each device are another choice than 500 of all six
     assert lines(mined)[0]["main_loss"] != pytest.approx(lines(once)[0]["main_loss"], rel=1e-3)
     assert tensors(mined).keys() == tensors(once).keys()

@@ -21,9 +21,7 @@ from tests.unit.train.papers import CPU, Pretrained, departures, paper_run, pape
 
 @pytest.mark.parametrize("dataset", ["cityscapes", "ade20k", "pascal_context", "camvid", "coco_stuff10k"])
 def test_a_run_of_the_papers_suite_on_eight_devices_departs_in_nothing(dataset: str) -> None:
-    loss = paper_run(dataset).params.train.loss
-    own = {"loss": loss.model_copy(update={"min_kept": loss.min_kept // 8}) if loss.name == "ohem" else loss}
-    run = paper_run(dataset, **own, strict=True)
+    run = paper_run(dataset, strict=True)
     assert departures(run, Pretrained(), World(0, 8, CPU)) == {}
     refuse_departures(run, effective_recipe(run, Pretrained(), 2975, World(0, 8, CPU)))
 
@@ -127,7 +125,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, str]]] = [
     (smoothed(threshold=0.5, min_kept=5), {}),
     (
         smoothed(name="ohem"),
-        {"loss": "OHEM, threshold 0.7, at least 100000 pixels of the 2 samples that a device sees at once"},
+        {"loss": "OHEM, threshold 0.7, at least 12500 pixels of the 2 samples that a device sees at once"},
     ),
     ({"threads": 4, "workers": 2, "channels_last": False, "log_every": 7, "activation_checkpointing": True}, {}),
     ({"compile": True}, {}),
@@ -191,11 +189,11 @@ def test_a_miniature_benchmark_is_not_the_papers_data() -> None:
 @pytest.mark.parametrize(
     ("devices", "micro_batches", "kept", "of", "departs"),
     [
-        (8, 1, 100_000, "one sample", False),  # as the authors train
-        (1, 1, 800_000, "8 samples", False),  # as the recipe is written down
-        (2, 2, 200_000, "2 samples", False),
-        (8, 1, 800_000, "one sample", True),  # more than a crop has: nothing would be mined
-        (1, 1, 100_000, "8 samples", True),
+        (1, 1, 800_000, "800000 pixels of the 8 samples", False),
+        (2, 2, 800_000, "200000 pixels of the 2 samples", False),
+        (8, 1, 800_000, "100000 pixels of the one sample", False),  # as the authors do; a crop has fewer than 800 000
+        (1, 1, 100_000, "100000 pixels of the 8 samples", True),
+        (8, 1, 800_001, "100001 pixels of the one sample", True),
     ],
 )
 def test_hard_pixels_are_said_to_be_those_of_a_device(
@@ -206,6 +204,6 @@ def test_hard_pixels_are_said_to_be_those_of_a_device(
     line = next(
         line for line in effective_recipe(run, Pretrained(), 2975, World(0, devices, CPU)) if line.what == "loss"
     )
-    assert line.effective == f"OHEM, threshold 0.7, at least {kept} pixels of the {of} that a device sees at once"
+    assert line.effective == f"OHEM, threshold 0.7, at least {of} that a device sees at once"
     assert line.paper == "OHEM, threshold 0.7, at least 800000 pixels of 8 samples"
     assert line.departs == departs
