@@ -16,7 +16,7 @@ from gald.errors import DatasetError
 from gald.metrics import scores
 from gald.prepare.objects import objects
 from tests.unit.commands.answers import png, png_of, read
-from tests.unit.conftest import scene, write_samples
+from tests.unit.conftest import CLASSES, scene, write_samples
 
 
 def test_predictions_without_a_class_are_wrong_but_give_no_class_a_pixel(prepared: Path) -> None:
@@ -150,7 +150,7 @@ def test_raw_ids_are_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     manifest = read(folder / "manifest.json")
     manifest |= {"dataset": "cityscapes", "source": "fine", "classes": list(spec.class_names)}
     manifest["palette"] = [list(colour) for colour in spec.palette]
-    none = [0] * (len(spec.class_names) - 3)
+    none = [0] * (len(spec.class_names) - len(CLASSES))
     manifest["pixel_counts"] = {split: counts + none for split, counts in manifest["pixel_counts"].items()}
     files.write_json(folder / "manifest.json", manifest)
 
