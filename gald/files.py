@@ -149,8 +149,8 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     of it under the final name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, former = (path.parent / f".{path.name}.{suffix}" for suffix in ("part", "old"))
-    for rest in (partial, former):
+    partial = path.parent / f".{path.name}.part"
+    for rest in (partial, former_name(path)):
         shutil.rmtree(rest, ignore_errors=True)
     partial.mkdir()
     try:
@@ -163,9 +163,26 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
 def take_place(partial: Path, path: Path) -> None:
     """Give a whole folder its final name `path`; an older one steps aside whole before it is removed."""
-    former = path.parent / f".{path.name}.old"
+    former = former_name(path)
     shutil.rmtree(former, ignore_errors=True)
     if path.exists():
         path.rename(former)
     partial.rename(path)
     shutil.rmtree(former, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, which loses its name first: a kill in the middle leaves no half of it that could be believed.
+
+    Nothing happens where there is none, but that the rest of an earlier, killed removal goes.
+    """
+    former = former_name(path)
+    shutil.rmtree(former, ignore_errors=True)
+    if path.is_dir():
+        path.rename(former)
+        shutil.rmtree(former, ignore_errors=True)
+
+
+def former_name(path: Path) -> Path:
+    """Name under which a folder is removed."""
+    return path.with_name(f".{path.name}.old")

@@ -68,9 +68,9 @@ def run_dir(run: str) -> Path:
 
 
 def is_of_runs(path: Path) -> bool:
-    """Whether a path lies where trainings keep what is theirs; folders that are links are followed, as writing does."""
-    real = path.parent.resolve() / path.name
-    return any(real.is_relative_to(folder.resolve()) for folder in (RUNS, STATE))
+    """Whether a path lies where trainings keep what is theirs, itself or, as a link, by what it leads to."""
+    places = (os.path.realpath(path), Path(os.path.realpath(path.parent), path.name))  # loops of links raise nothing
+    return any(Path(place).is_relative_to(os.path.realpath(folder)) for place in places for folder in (RUNS, STATE))
 
 
 def run_json(run: str) -> Path:

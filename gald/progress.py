@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from gald import paths
+from gald import paths, provenance
 from gald.errors import GaldError
+from gald.files import sha256
 from gald.params import Run, Suite, load_suite, suites_of_scale
 
 _PAUSE = 10.0  # an interval so many times longer than the run's median is a pause, not work
+
+
+TRAINED = "%s: trained already, with these params, data and code; remove %s to train it again"
+"""What is said, of a run and its run.json, instead of making again what is there."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,37 @@ def trace(run: Run) -> Trace:
     return Trace(lines[-1][0], sum(count for count, _ in worked), tuple(span for _, span in worked))
 
 
+def is_trained(run: Run) -> bool:
+    """Whether a training would make again what is there: of the same params, data and code, and whole."""
+    record = read_record(paths.run_json(run.name))
+    # The history is written first: a workflow that cleared the way for its job meanwhile has removed that at least.
+    there = paths.weights(run.name).is_file() and paths.history(run.name).is_file()
+    if record is None or any(stale(run, record)) or not there:
+        return False
+    same_code = record.get("code", {}).get("digest") == provenance.code_digest()
+    return bool(same_code and record.get("weights", {}).get("sha256") == sha256(paths.weights(run.name)))
+
+
+def stale(run: Run, record: Mapping[str, Any]) -> list[str]:
+    """Name what has changed since a training left its record; code is no part of it."""
+    manifest = paths.manifest(run.params.edition, run.dataset)
+    found = []
+    if record.get("params_sha256") != run.digest():
+        found.append("stale params")
+    if manifest.exists() and record.get("manifest_sha256") != sha256(manifest):
+        found.append("stale data")
+    return found
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Read a run.json or a metrics file; None if it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
 def union_length(spans: Iterable[tuple[float, float]]) -> float:
     """Length of the union of intervals.
 
@@ -144,7 +181,7 @@ def _runs_left(suite: Suite) -> bool:
 def _lines(path: Path) -> list[tuple[int, float]]:
     """Iteration and timestamp of each whole line; a line cut short by a kill ends the list."""
     try:
-        texts = path.read_text(encoding="utf-8").splitlines()
+        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()  # a crash may leave garbage
     except OSError:
         return []
     lines = []

@@ -12,9 +12,9 @@ import pytest
 for _name in ("GALD_DATA", "GALD_OFFLINE", "GALD_PARENT", "WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
     os.environ.pop(_name, None)
 
-from gald import follow  # noqa: E402 - see above
+from gald.tracking import announced  # noqa: E402 - see above
 
-os.environ[follow.SWITCH] = "0"  # also for what tests start: no training of a test is followed unless the test asks
+os.environ[announced.SWITCH] = "0"  # also for what tests start: no training of a test is followed unless the test asks
 for _name in ("NO_PROXY", "no_proxy"):  # servers of tests are on this machine, wherever others are reached through
     os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "127.0.0.1,localhost")))
 

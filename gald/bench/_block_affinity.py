@@ -20,7 +20,8 @@ from gald.models.distribution import affinity as distribution
 
 _MIB = 1 << 20
 _UNFOLD_TIME, _UNFOLD_MEMORY = 0.5, 0.15  # targets, as parts of the textbook's
-_WINDOWS = (3, 5)
+WINDOWS = (3, 5)
+"""Sides of the windows that are measured."""
 
 
 class Size(NamedTuple):
@@ -63,7 +64,9 @@ class Textbook(nn.Module):
         return columns.view(*feature.shape[:2], self.window**2, -1)
 
 
-def ready(what: str, window: int, size: tuple[int, int, int, int]) -> Callable[[], None]:
+def ready(
+    what: str, window: int, size: tuple[int, int, int, int], device: str = "cpu", compiled: bool = False
+) -> Callable[[], None]:
     """Make one formulation and its inputs; the result runs forward and backward and drops the gradients.
 
     Parameters
@@ -74,14 +77,21 @@ def ready(what: str, window: int, size: tuple[int, int, int, int]) -> Callable[[
         Side of the window.
     size : tuple of int
         Shape (N, C, H, W) of the inputs.
+    device : str
+    compiled : bool
+        Let torch compile the formulation.
     """
     channels = size[1]
     if what == "convolution":
         module: nn.Module = nn.Conv2d(channels, channels, window, padding=window // 2, bias=False)
     else:
         module = Textbook(channels, window) if what == "unfold" else distribution.build(channels, window=window)  # type: ignore[arg-type] # JSON knows no literals
-    inputs = [torch.randn(size, requires_grad=True) for _ in range(1 if what == "convolution" else 2)]
-    grad = torch.randn(size)
+    module.to(device)
+    if compiled:
+        module.compile()
+    count = 1 if what == "convolution" else 2
+    inputs = [torch.randn(size, device=device, requires_grad=True) for _ in range(count)]
+    grad = torch.randn(size, device=device)
 
     def run() -> None:
         module(*inputs).backward(grad)
@@ -118,7 +128,7 @@ def affinity(size: Size = Size(), threads: tuple[int, ...] = (1, 2), rounds: int
 
 
 def _section(size: Size, threads: int, rounds: int) -> str:
-    names = [("convolution", 3), *((what, window) for window in _WINDOWS for what in ("unfold", "ours"))]
+    names = [("convolution", 3), *((what, window) for window in WINDOWS for what in ("unfold", "ours"))]
     tell("block", f"affinity and what it is held against, {threads} threads of torch")
     works = [Work("gald.bench._block_affinity:ready", (what, window, size)) for what, window in names]
     times = [statistics.median(found) for found in seconds(works, threads=threads, rounds=rounds)]
@@ -138,10 +148,10 @@ def _title(what: str, window: int) -> str:
 
 def _targets(found: dict[tuple[str, int], _Figure], threads: int) -> str:
     """Ratios that are held to a target, as a table."""
-    least, most = _WINDOWS
+    least, most = WINDOWS
     ratios = [(f"time, {least}x{least}, of the convolution's", found["ours", least], found["convolution", 3], 0, 1.0)]
     ratios += [(f"time, {most}x{most}, of the unfold's", found["ours", most], found["unfold", most], 0, _UNFOLD_TIME)]
-    for window in _WINDOWS:
+    for window in WINDOWS:
         pair = found["ours", window], found["unfold", window]
         ratios.append((f"memory, {window}x{window}, of the unfold's", *pair, 1, _UNFOLD_MEMORY))
     lines = []

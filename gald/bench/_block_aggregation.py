@@ -69,10 +69,13 @@ def textbook_dual_attention(module: Any, feature: Tensor) -> Tensor:
     return summed
 
 
-_TEXTBOOK = {"non_local": textbook_non_local, "dual_attention": textbook_dual_attention}
+TEXTBOOK = {"non_local": textbook_non_local, "dual_attention": textbook_dual_attention}
+"""Attention over all positions, as it is commonly written; the other aggregations are held to their own products."""
 
 
-def attention(name: str, kind: str, channels: int, size: tuple[int, int], training: bool) -> Callable[[], object]:
+def attention(
+    name: str, kind: str, channels: int, size: tuple[int, int], training: bool, device: str = "cpu"
+) -> Callable[[], object]:
     """Make an attention module ready to run once, forward alone or forward and backward.
 
     Parameters
@@ -85,10 +88,11 @@ def attention(name: str, kind: str, channels: int, size: tuple[int, int], traini
         Of the feature, one image.
     training : bool
         Forward and backward; otherwise forward in evaluation, without gradients.
+    device : str
     """
-    module = build_part("aggregation", {"name": name, "zero_start": False}, channels, align_corners=True)
-    feature = torch.randn(1, channels, *size)
-    forward = module if kind == "ours" else lambda given: _TEXTBOOK[name](module, given)
+    module = build_part("aggregation", {"name": name, "zero_start": False}, channels, align_corners=True).to(device)
+    feature = torch.randn(1, channels, *size, device=device)
+    forward = module if kind == "ours" else lambda given: TEXTBOOK[name](module, given)
     return step(module, forward, feature) if training else inference(module, forward, feature)
 
 
@@ -135,16 +139,21 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-def whole(name: str, batch: int, channels: int, size: tuple[int, int], training: bool) -> Callable[[], object]:
+def whole(
+    name: str, batch: int, channels: int, size: tuple[int, int], training: bool, device: str = "cpu"
+) -> Callable[[], object]:
     """Make an aggregation ready to run once."""
     off = {"zero_start": False} if "zero_start" in plugins.signature("models/aggregation", name) else {}
-    module = build_part("aggregation", {"name": name, **off}, channels, align_corners=True)
-    return (step if training else inference)(module, module, torch.randn(batch, channels, *size))
+    module = build_part("aggregation", {"name": name, **off}, channels, align_corners=True).to(device)
+    feature = torch.randn(batch, channels, *size, device=device)
+    return (step if training else inference)(module, module, feature)
 
 
-def products(name: str, batch: int, channels: int, size: tuple[int, int], training: bool) -> Callable[[], object]:
+def products(
+    name: str, batch: int, channels: int, size: tuple[int, int], training: bool, device: str = "cpu"
+) -> Callable[[], object]:
     """Make the products of the same run ready to run once, one after the other, on what they were given there."""
-    run = whole(name, batch, channels, size, training)
+    run = whole(name, batch, channels, size, training, device)
     with _Recorder() as recorded:
         run()
 
@@ -168,9 +177,9 @@ def _row(what: str, threads: int, ours: str, against: str, ratio: float, target:
 
 def _attention_section(channels: int, size: tuple[int, int], large: tuple[int, int]) -> str:
     """Attention modules against the textbook; at the large size, where that would need many GB, alone."""
-    cases = [(name, training) for name in _TEXTBOOK for training in (False, True)]
+    cases = [(name, training) for name in TEXTBOOK for training in (False, True)]
     rows = [row for case in cases for row in _attention_rows(*case, channels, size)]
-    for name in _TEXTBOOK:
+    for name in TEXTBOOK:
         tell("block", f"{name} at {large[0]}x{large[1]} positions")
         found = held(attention_work(name, "ours", channels, large, True), threads=2)
         rows.append(f"| {name}, {large[0]}x{large[1]}, {_PASSES[True]} | 2 | {_told(found)} | | | | |")
@@ -204,7 +213,7 @@ def _products_section(batch: int, channels: int, size: tuple[int, int]) -> str:
     """Every other aggregation against its own convolutions and matrix products."""
     rows = []
     for name in plugins.available("models/aggregation"):
-        if name in _TEXTBOOK:
+        if name in TEXTBOOK:
             continue
         tell("block", f"{name} against its own products")
         for training, threads in ((False, 2), (True, 2), (True, 1)):

@@ -148,7 +148,7 @@ def _main(asked: str) -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
     import torch
 
-    from gald.memory import keep_freed_memory
+    from gald.process.memory import keep_freed_memory
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)

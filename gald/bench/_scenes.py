@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +71,7 @@ class Scenes:
         """Write and pack a prepared benchmark, unless it is there; return its folder."""
         folder = paths.prepared(_EDITION, self.name)
         if not self._is_drawn(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            files.remove_folder(folder)
             rows = [self._write_sample(folder, index) for index in range(self.count)]
             files.write_text(folder / "train.csv", render(rows))
             entry = {"count": self.count, "labelled": True, "index": "train.csv"}

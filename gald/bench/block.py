@@ -21,5 +21,9 @@ def bench() -> str:
     """
     from gald.bench._block_affinity import affinity
     from gald.bench._block_aggregation import aggregation
+    from gald.bench._block_gpu import gpu
 
-    return "\n\n".join([f"{machine()}, torch {torch.__version__}", affinity(), aggregation()]) + "\n"
+    parts = [f"{machine()}, torch {torch.__version__}", affinity(), aggregation()]
+    if torch.cuda.is_available():
+        parts.append(f"{torch.cuda.get_device_name()}\n\n{gpu()}")
+    return "\n\n".join(parts) + "\n"

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gald._pixel_loss import hard_pixels
 from gald.bench._measure import machine, tell
 from gald.bench._memory import Work, peak_bytes, seconds
 from gald.datasets import IGNORE_INDEX
 from gald.losses import HardPixels, pixel_loss
+from gald.losses._pixels import hard_pixels
 
 _ROUNDS = 5
 _MEMORY_TARGET = 0.25

@@ -11,7 +11,6 @@ textbook's float32.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gald.bench._gpu import on_gpu
 from gald.bench._measure import machine, tell
 from gald.bench._memory import Work, peak_bytes, seconds
 from gald.errors import GaldError
@@ -239,25 +239,10 @@ def _medians(works: list[Work], threads: int, rounds: int) -> list[float]:
 
 def _cuda_rows(batch: int, side: int) -> list[_Row]:
     tell("step", f"training step ({batch}, 3, {side}, {side}) on a GPU")
-    (slow, much), (fast, little) = (_on_cuda(way, batch, side) for way in ("textbook", "fast"))
+    slow, fast = (on_gpu(training_step(way, batch, side, None, "cuda")) for way in ("textbook", "fast"))
     name = f"training step ({batch}, 3, {side}, {side}) on {torch.cuda.get_device_name()}, bfloat16 and compiled"
+    peaks = [one.whole_bytes / 2**20 for one in (slow, fast)]
     return [
-        _Row(name, (slow, fast), 2.0, "s", faster=True),
-        _Row("peak memory of it, all included", (much / 2**20, little / 2**20), 1.0, "MiB"),
+        _Row(name, (slow.seconds, fast.seconds), 2.0, "s", faster=True),
+        _Row("peak memory of it, all included", peaks, 1.0, "MiB"),
     ]
-
-
-def _on_cuda(way: str, batch: int, side: int) -> tuple[float, int]:
-    """Seconds of a step (median of ten) and peak bytes of this process's tensors."""
-    step = training_step(way, batch, side, None, "cuda")
-    for _ in range(3):
-        step()
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    taken = []
-    for _ in range(10):
-        start = time.perf_counter()
-        step()
-        torch.cuda.synchronize()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken), torch.cuda.max_memory_allocated()

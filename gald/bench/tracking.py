@@ -27,11 +27,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from gald import files, follow, locking, paths
+from gald import files, paths
 from gald.bench._measure import machine, tell
 from gald.bench._scenes import Scenes, data_in
 from gald.inference import WHOLE
 from gald.params import Run, RunParams, read_yaml
+from gald.process import locking
+from gald.tracking import announced
 from gald.train.run import train
 
 _SECONDS = 40.0
@@ -195,7 +197,7 @@ def _round(
     count, threads, iterations = how
     folder = shared.root / name
     folder.mkdir(exist_ok=True)
-    environment = {follow.SWITCH: "0"} if uri is None else {follow.SWITCH: "1", "MLFLOW_TRACKING_URI": uri}
+    environment = {announced.SWITCH: "0"} if uri is None else {announced.SWITCH: "1", "MLFLOW_TRACKING_URI": uri}
     changed = shared.params.train.model_copy(update={"threads": threads, "max_iters": iterations})
     content = shared.params.model_copy(update={"train": changed}).model_dump_json()
     one = partial(_train, shared.root / "data", content, environment, folder)
@@ -212,16 +214,16 @@ def _meet(shared: _Bench, name: str, uri: str) -> None:
     folder.mkdir()
     shared.pool.submit(_announce, shared.params.model_dump_json(), uri, folder).result()
     with _in_folder(folder):
-        while any(follow.cards()) and not (_told(folder)[0] and _told(folder)[1] == "refusals"):
+        while any(announced.cards()) and not (_told(folder)[0] and _told(folder)[1] == "refusals"):
             time.sleep(_STOPPED_S)
 
 
 def _announce(content: str, uri: str, folder: Path) -> None:
-    os.environ |= {follow.SWITCH: "1", "MLFLOW_TRACKING_URI": uri}
+    os.environ |= {announced.SWITCH: "1", "MLFLOW_TRACKING_URI": uri}
     params = RunParams.model_validate_json(content)
     with _in_folder(folder):
         run = Run(f"bench/{params.dataset}/died-seed0", "bench", params.dataset, "died", 0, params)
-        follow.announce(run, {"params": "", "data": ""}, {"commit": ""}, [""])
+        announced.announce(run, {"params": "", "data": ""}, {"commit": ""}, [""])
 
 
 def _train(data: Path, content: str, environment: dict[str, str], folder: Path, seed: int) -> list[Line]:
@@ -251,9 +253,9 @@ def _stop_and_go(running: Sequence[Future[list[Line]]]) -> Iterator[Stretch]:
 
 def _follower() -> int | None:
     """Process of this folder's follower."""
-    if not locking.is_held(follow.follower_lock()):
+    if not locking.is_held(announced.follower_lock()):
         return None
-    return int(paths.lock(follow.follower_lock()).read_text(encoding="utf-8").split()[1])
+    return int(paths.lock(announced.follower_lock()).read_text(encoding="utf-8").split()[1])
 
 
 def _end_follower() -> None:
@@ -261,7 +263,7 @@ def _end_follower() -> None:
     process = _follower()
     if process is not None:
         os.kill(process, signal.SIGKILL)
-        locking.wait_until_free(follow.follower_lock(), say=lambda _: None)
+        locking.wait_until_free(announced.follower_lock(), say=lambda _: None)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from gald.datasets._samples import Sample
 from gald.inference import channels_last
 from gald.models.segmentor import Segmentor, build_segmentor
 from gald.params import Run, RunParams, TrainParams, find_run
-from gald.threads import torch_threads
+from gald.process.threads import torch_threads
 from gald.train import loop
 from gald.train.loader import Samples, batches
 from gald.train.norms import training_mode

@@ -12,15 +12,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gald import __version__, paths, plugins, watch
+from gald import __version__, paths, plugins
 from gald.cli import data, measuring, networks, runs
 from gald.cli._verb import Action
+from gald.commands._targets import check_owner
 from gald.errors import GaldError, ParamsError, TrainingInterrupted
+from gald.process import watch
 
 LOGGER = logging.getLogger("gald")
 _SIGPIPE = 128 + 13  # what a shell shows of a program that the signal ended
 _PACKAGE = Path(__file__).parents[1]
-_LOG = "also write the messages to this file, with times; behind torchrun as --log-file"
+_LOG = "also write the messages to this file, with times (--log-file under torchrun, which has a --log of its own)"
 _EPILOG = """\
 `snakemake --cores all` calls download to track for all runs of a suite; each
 can be called alone. A SUITE is a file of params/suites; a RUN is one of those
@@ -122,8 +124,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb; return the exit status: 0 done, 1 failed, 2 refused params, 75 stopped and resumable."""
     args = _parse(sys.argv[1:] if argv is None else argv)
     try:
+        check_owner("--log", args.log)
         with _messages(args.log, _log_mode(args)):
             return _status(args)
+    except ParamsError as error:
+        return _fail(args.verb, error, 2)
     except OSError as error:  # the log cannot be written
         return _fail(args.verb, error, 1)
 

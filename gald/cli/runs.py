@@ -91,16 +91,13 @@ def _train(args: argparse.Namespace) -> None:
     if args.overfit is not None or args.limit is not None or args.profile or args.find_batch:
         _try(run, args)
         return
-    from gald.commands.status import is_trained
+    from gald import paths, progress
     from gald.train.voices import of_several
 
     of_several()
-    if is_trained(run):  # weeks of a GPU are not to be lost by a command that was typed twice
-        LOGGER.info(
-            "%s: trained already, with these params, data and code; remove runs/%s/run.json to train it again",
-            run.name,
-            run.name,
-        )
+    # Before torch is imported; the training looks again once it has the run to itself, and ends what was cut short.
+    if progress.is_trained(run) and not paths.checkpoint_dir(run.name).exists():
+        LOGGER.info(progress.TRAINED, run.name, paths.run_json(run.name))
         return
     from gald.train.run import train
 

@@ -112,6 +112,7 @@ def read(edition: str, dataset: str) -> Benchmark:
     readers = {split: PreparedSplit(folder, (split,), store="files") for split in manifest["splits"]}
     rows = [row for reader in readers.values() for row in reader.rows]
     missing = [key for key in _KEYS if key not in manifest]
+    missing += [f"labelled of {split}" for split, entry in manifest["splits"].items() if "labelled" not in entry]
     missing += [f"column {name}" for name in FIELDS if any(name not in row for row in rows)]
     if missing:
         raise DatasetError(

@@ -110,7 +110,8 @@ def _counts(run: Measured) -> CountTable:
         promised = (kept["run_sha256"], kept["counts"]["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise StaleMetrics(f"{listing} is damaged ({error}): {again}") from error
-    if promised != (run.metrics["run_sha256"], sha256(file)):
+    found = sha256(file)
+    if promised != (run.metrics["run_sha256"], found) or run.metrics.get("counts_sha256", found) != found:
         raise StaleMetrics(f"{file} is not what belongs to {paths.metrics(run.name)}: {again}")
     return CountTable.read(file)
 

@@ -18,8 +18,8 @@ from gald.datasets._samples import Sample
 from gald.evaluate.predictor import Predictor
 from gald.evaluate.record import checked_record
 from gald.metrics import Mask, confusion_matrix
+from gald.process.threads import torch_threads
 from gald.tables.gallery import IGNORED, indexed, reduced
-from gald.threads import torch_threads
 
 SHOWN = 4  # images each way
 _SHARE, _LEAST = 1 / 3, 128  # of a side that a crop takes, and its fewest pixels

@@ -11,6 +11,7 @@ from torch import nn
 
 from gald import plugins
 from gald.datasets import load_spec
+from gald.errors import ParamsError
 from gald.models import released, weights
 from gald.models.block import GlobalThenLocal
 from gald.models.segmentor import build_segmentor
@@ -59,6 +60,9 @@ def _named(name: str, size: tuple[int, int] | None) -> Iterator[Row]:
         yield Row(name, (3, *(size or _CROP)), partial(build_segmentor, described.model, len(described.classes)))
     elif name in released.NETS:
         yield Row(name, (3, *(size or _CROP)), partial(build_segmentor, released.NETS[name].model, _CITYSCAPES))
+    elif "/" not in name and name not in suite_names():
+        known = [*suite_names(), *released.NETS]
+        raise ParamsError(f"no suite, released network or run is called {name!r}; {plugins.nearest(name, known)}")
     else:
         runs = load_suite(name).runs if name in suite_names() else (find_run(name),)
         yield from (_of_run(run, size) for run in runs)

@@ -22,10 +22,10 @@ from gald.commands._cost_rows import Row, modules, networks
 from gald.commands._targets import check_file
 from gald.errors import GaldError, ModelError, ParamsError
 from gald.evaluate import cost as measuring
-from gald.memory import is_out_of_memory
+from gald.process.memory import is_out_of_memory
+from gald.process.threads import torch_threads
 from gald.provenance import cpu_name
 from gald.tables.render import aligned
-from gald.threads import torch_threads
 
 _LOG = logging.getLogger("gald.cost")
 _WARM_UP = 2
@@ -89,11 +89,12 @@ def cost(
     Raises
     ------
     ParamsError
-        An unknown run, suite or network, a number below 1, more threads than cores, no CUDA device, or a `csv` that
-        cannot be written.
+        An unknown run, suite or network, a number below 1, more threads than cores, no CUDA device, or a place for the
+        figures that cannot be written or is a training's.
     GaldError
         A weights file cannot be read, or all rows refuse; the message names the first.
     """
+    check_file("--csv", csv, read=map(Path, what))
     if device == "cuda" and not torch.cuda.is_available():
         raise ParamsError("--device is 'cuda', but torch finds no CUDA device; leave it out")
     if min(*(size or (1, 1)), channels, threads, runs) < 1:
@@ -102,7 +103,6 @@ def cost(
         raise ParamsError(
             f"threads {threads}: this machine has {cores} cores, and more threads only wait; give {cores}"
         )
-    check_file("--csv", csv, read=[path for path in map(Path, what) if path.is_file()])
     rows = list(networks(what, size)) if what else list(modules(channels, size))
     with torch_threads(threads):
         figures = list(_each(rows, device, runs))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gald import files, locking, paths, provenance
+from gald import files, paths, provenance
 from gald.commands._evaluation_images import Photographs
 from gald.commands._evaluation_masks import KeptMasks, MaskFolder, SubmissionArchive
 from gald.commands._targets import check_file, check_folder
@@ -34,7 +34,8 @@ from gald.evaluate.run import percent
 from gald.metrics import Mask
 from gald.metrics.counts import CountTable, Layout
 from gald.params import SCORES, EvaluateParams, Run, load_protocol
-from gald.threads import torch_threads
+from gald.process import locking
+from gald.process.threads import torch_threads
 
 _NO_OBJECTS = (1, 2, 3)  # areas that nothing is counted by
 _LOG = logging.getLogger("gald.evaluate")
@@ -117,13 +118,13 @@ def evaluate_otherwise(run: Run, question: Question, *, store: Store = "auto") -
         if shared.rank:
             return ""
         journal.wait_for(everything)
-        for writer in writers:
-            writer.write(kept.masks(images.ids))
         if labelled:
             found = _found(run, params, split, CountTable.of(tuple(split.ids), layout, journal.counts(everything)))
             found |= _best(run, record) if question.best else {}
         if found is not None and question.out is not None:
             files.write_json(question.out, found)
+        for writer in writers:
+            writer.write(kept.masks(images.ids))
         journal.remove()
     unscored = f"{len(images.ids)} images predicted; there is no ground truth, so nothing is scored\n"
     return (unscored if found is None else describe(found)) + _written(question)
@@ -220,15 +221,16 @@ def _check(question: Question, split: str, labelled: bool) -> None:
 
 
 def _writers(question: Question, spec: DatasetSpec, ids: Sequence[str]) -> list[MaskFolder | SubmissionArchive]:
+    """What writes masks; the folder comes last, since the same command is refused once it holds something."""
     writers: list[MaskFolder | SubmissionArchive] = []
-    if question.masks is not None:
-        writers.append(MaskFolder(question.masks, spec))
     if question.submission is not None:
         writers.append(SubmissionArchive(question.submission, spec, ids))
         if spec.submission is not None and len(ids) != spec.submission.images:
             _LOG.warning(
                 "the server of %s expects %d images, these are %d", spec.title, spec.submission.images, len(ids)
             )
+    if question.masks is not None:
+        writers.append(MaskFolder(question.masks, spec))
     return writers
 
 

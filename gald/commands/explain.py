@@ -17,8 +17,8 @@ from gald.errors import DatasetError, GaldError, ModelError
 from gald.evaluate import explain as looking
 from gald.explanation import Explanation
 from gald.inference import predict
-from gald.memory import is_out_of_memory
 from gald.prepare.images import reason
+from gald.process.memory import is_out_of_memory
 from gald.tables.explained import alternative, explained_png
 
 PICTURE, NUMBERS = "explain.png", "explain.json"

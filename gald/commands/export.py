@@ -62,7 +62,7 @@ def export(
     Raises
     ------
     ParamsError
-        Another suffix, a file that cannot be written or is the weights', a fixed size that is not given, or an opset
+        Another suffix, a place that cannot be written or is a training's, a fixed size that is not given, or an opset
         that does not fit.
     ModelError
         The weights are missing or damaged.
@@ -70,8 +70,7 @@ def export(
         Packages are missing, the network cannot be traced or takes no image of this size, or the exported file fails or
         differs by more than `TOLERANCE`. Nothing is written then, and an older file stays.
     """
-    _check_arguments(out, size, static, opset)
-    check_file("-o", out, read=[weights])
+    _check_arguments(weights, out, size, static, opset)
     model = weights_file.load(weights).requires_grad_(False)
     network, title = LogitsOnly(model), FORMATS[out.suffix]
     with quietly(), torch.no_grad():
@@ -89,9 +88,10 @@ def export(
     return _report(out, title, written, checked, least)
 
 
-def _check_arguments(out: Path, size: tuple[int, int] | None, static: bool, opset: int | None) -> None:
+def _check_arguments(weights: Path, out: Path, size: tuple[int, int] | None, static: bool, opset: int | None) -> None:
     if out.suffix not in FORMATS:
         raise ParamsError(f"--out is {out}; its suffix must be .onnx (ONNX) or .pt2 (torch.export)")
+    check_file("-o", out, read=[weights])
     if static and size is None:
         raise ParamsError("--static fixes height and width: say which with --size HEIGHT WIDTH")
     if size is not None and min(size) < 1:

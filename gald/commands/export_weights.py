@@ -37,16 +37,14 @@ def export_weights(run: Run, out: Path, *, best: bool = False) -> str:
     ModelError
         There are no best weights, or the weights cannot be loaded.
     GaldError
-        `out` is of another kind, cannot be written, or lies where trainings keep their files.
+        `out` is of another kind.
+    ParamsError
+        `out` cannot be written, or lies where trainings keep their files.
     """
     if out.suffix != ".safetensors":
         raise GaldError(f"{out}: weights are written as .safetensors; name the file so")
     check_file("-o", out)
     record = _record(run)
-    if paths.is_of_runs(out):
-        raise GaldError(
-            f"{out} lies in {paths.RUNS}/ or {paths.STATE}/, whose files are trainings'; name another folder"
-        )
     source = best_weights(run, record) if best else _checked(paths.weights(run.name), record["weights"]["sha256"], run)
     model = weights.load(source)
     files.write_bytes(out, source.read_bytes())

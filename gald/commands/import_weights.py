@@ -58,7 +58,7 @@ def import_weights(file: Path, net: str, classes: int, out: Path, *, rgb: bool |
         apart; tensors that are missing, unexpected, of another shape, not finite or a negative variance, all of them
         named.
     ParamsError
-        `out` is the checkpoint itself, or cannot be written.
+        `out` cannot be written, lies where trainings keep their files, or is the checkpoint itself.
     """
     origin = released.find(net)
     check_file("-o", out, read=[file])

@@ -25,7 +25,8 @@ def describe(what: str) -> str:
         text: str = yaml.safe_dump(run.params.model_dump(mode="json"), sort_keys=False)
         return f"# {run.name}, digest {run.digest()[:12]}\n{text}"
     suite = validate_suite(what)
-    lines = [f"{suite.name}: {len(suite.runs)} runs, {len(suite.tables)} tables; all params are valid"]
+    tables = f"{len(suite.tables)} table{'' if len(suite.tables) == 1 else 's'}"
+    lines = [f"{suite.name}: {len(suite.runs)} runs, {tables}; all params are valid"]
     width = max(len(run.name) for run in suite.runs)
     lines += [f"  {run.name:<{width}}  in {', '.join(run.tables)}" for run in suite.runs]
     return "\n".join(lines) + "\n"

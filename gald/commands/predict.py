@@ -29,10 +29,10 @@ from gald.datasets._spec import DatasetSpec
 from gald.errors import ModelError, ParamsError
 from gald.inference import WHOLE, for_prediction, peak_bytes
 from gald.inference import predict as predict_image
-from gald.memory import free_bytes, is_out_of_memory
 from gald.models import weights as weights_file
 from gald.models.segmentor import Segmentor
 from gald.prepare import images
+from gald.process.memory import free_bytes, is_out_of_memory
 
 _LOG = logging.getLogger("gald.predict")
 _TELL_EVERY_S = 2.0

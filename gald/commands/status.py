@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
-from gald import locking, paths, progress, provenance
+from gald import paths, progress, provenance
 from gald.files import sha256
 from gald.params import Run, load_suite
+from gald.process import locking
 
 _HEADER = ("run", "state", "mIoU", "tables")
 
@@ -49,11 +46,11 @@ _REMEDIES = {
 
 def state(run: Run) -> str:
     """Name the state of a run: missing, training, stopped, trained or evaluated, and what is stale about it."""
-    record = _read(paths.run_json(run.name))
+    record = progress.read_record(paths.run_json(run.name))
     if record is None:
         return _unfinished(run)
-    remarks = list(_stale(run, record))
-    metrics = _read(paths.metrics(run.name))
+    remarks = progress.stale(run, record)
+    metrics = progress.read_record(paths.metrics(run.name))
     scored = metrics is not None and metrics.get("run_sha256") == sha256(paths.run_json(run.name))
     if (
         scored
@@ -68,25 +65,6 @@ def state(run: Run) -> str:
     return ", ".join(["evaluated" if scored else "trained", *remarks])
 
 
-def is_trained(run: Run) -> bool:
-    """Whether a training would make again what is there: of the same params, data and code, and whole."""
-    record = _read(paths.run_json(run.name))
-    if record is None or any(_stale(run, record)) or not paths.weights(run.name).is_file():
-        return False
-    same_code = record.get("code", {}).get("digest") == provenance.code_digest()
-    return bool(same_code and record.get("weights", {}).get("sha256") == sha256(paths.weights(run.name)))
-
-
-def _stale(run: Run, record: dict[str, Any]) -> list[str]:
-    manifest = paths.manifest(run.params.edition, run.dataset)
-    stale = []
-    if record.get("params_sha256") != run.digest():
-        stale.append("stale params")
-    if manifest.exists() and record.get("manifest_sha256") != sha256(manifest):
-        stale.append("stale data")
-    return stale
-
-
 def _unfinished(run: Run) -> str:
     """Tell a run under way from one that was stopped, or was never begun."""
     begun = progress.trace(run).iterations
@@ -98,16 +76,8 @@ def _unfinished(run: Run) -> str:
 
 
 def _score(run: Run) -> str:
-    score = (_read(paths.metrics(run.name)) or {}).get("scores", {}).get("mean_iou")
+    score = (progress.read_record(paths.metrics(run.name)) or {}).get("scores", {}).get("mean_iou")
     return "" if score is None else f"{100 * score:.1f}"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _columns(rows: list[tuple[str, ...]]) -> list[str]:

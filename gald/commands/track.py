@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from gald import follow as announced
-from gald import locking, paths
+from gald import paths
 from gald.params import load_suite, suite_names
+from gald.process import locking
+from gald.tracking import announced
 from gald.tracking import follow as show_live
 from gald.tracking import track as show
 

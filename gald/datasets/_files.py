@@ -96,5 +96,5 @@ class FileSamples:
                 if picture.mode != mode:
                     raise DatasetError(f"{path}: expected mode {mode}, found {picture.mode}; {self._remedy}")
                 return np.array(picture)
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise DatasetError(f"{path} cannot be read ({error}); {self._remedy}") from error

@@ -8,17 +8,17 @@ from typing import Any
 
 from gald.errors import DatasetError
 
-_SHAPES: dict[str, type] = {
-    "archives": list,
-    "palette": list,
+_SHAPES: dict[str, Any] = {
+    "archives": [dict],
+    "palette": [[int]],
     "ignore_index": int,
     "raw_sha256": str,
-    "pixel_counts": dict,
-    "ignored_pixels": dict,
-    "ignored_by_name": dict,
-    "all_ignored": dict,
-    "converted": dict,
-    "skipped": dict,
+    "pixel_counts": {str: [int]},
+    "ignored_pixels": {str: int},
+    "ignored_by_name": {str: {str: int}},
+    "all_ignored": {str: [str]},
+    "converted": {str: dict},
+    "skipped": {str: [dict]},
 }
 """What an entry has to be, if it is there; `splits` and `classes` always are."""
 
@@ -62,7 +62,28 @@ def _problem(manifest: object) -> str | None:
         told = isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("index", "sha256"))
         if not told:
             return f"its split {name!r} names no index and digest"
+        if not isinstance(entry.get("count", 0), int) or not isinstance(entry.get("labelled", True), bool):
+            return f"count or labelled of its split {name!r} cannot be read"
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         return "it lists no classes"
-    wrong = [key for key, shape in _SHAPES.items() if not isinstance(manifest.get(key, shape()), shape)]
-    return f"its {', '.join(wrong)} cannot be read" if wrong else None
+    wrong = [key for key, shape in _SHAPES.items() if key in manifest and not _fits(manifest[key], shape)]
+    if wrong:
+        return f"its {', '.join(wrong)} cannot be read"
+    if any(len(counts) != len(classes) for counts in manifest.get("pixel_counts", {}).values()):
+        return f"its pixel_counts are not those of {len(classes)} classes"
+    return None
+
+
+def _fits(value: object, shape: Any) -> bool:
+    """Whether a value is of a type, or a list or an object of such values.
+
+    Examples
+    --------
+    >>> _fits({"train": [1, 2]}, {str: [int]}), _fits({"train": [1, "2"]}, {str: [int]})
+    (True, False)
+    """
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(_fits(one, shape[0]) for one in value)
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(_fits(one, shape[str]) for one in value.values())
+    return isinstance(value, shape) and not isinstance(value, bool)

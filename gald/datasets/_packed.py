@@ -131,6 +131,9 @@ class PackedSamples:
         self.folder = folder
         self._places = [place for split in splits for place in self._index(record, split)]
         used = {place.shard for place in self._places}
+        unlisted = used.difference(shard["name"] for shard in record["shards"])
+        if unlisted:
+            raise DatasetError(f"{folder / STORE} is damaged (it lists no {min(unlisted)}); {again(folder)}")
         self._shards = {
             shard["name"]: open_shard(folder / shard["name"], shard["bytes"], shard["sha256"], remedy=again(folder))
             for shard in record["shards"]

@@ -34,6 +34,11 @@ class _Header(NamedTuple):
     mode: str | None
     interlaced: bool
 
+    @property
+    def stride(self) -> int:
+        """Bytes of a row: the filter's number, then the pixels."""
+        return 1 + self.width * (3 if self.mode == "RGB" else 1)
+
 
 def decode(content: bytes, mode: str, rows: int | None = None) -> NDArray[np.uint8] | None:
     """Decode a PNG.
@@ -57,6 +62,8 @@ def decode(content: bytes, mode: str, rows: int | None = None) -> NDArray[np.uin
     if header is None or header.mode != mode:
         return None
     if _transparent(content):  # which Pillow leaves as it is
+        return None
+    if header.height * header.stride > _MOST_INFLATED * len(content):  # no memory for what cannot be there
         return None
     if header.interlaced or rows is None or rows >= header.height:
         return _unfiltered(content, header) if mode == "L" and not header.interlaced else _whole(content)
@@ -144,10 +151,7 @@ def _unfiltered(content: bytes, header: _Header) -> NDArray[np.uint8] | None:
     """Decode a grey file; one without filters is inflated, any other is left to libpng."""
     import imagecodecs
 
-    stride = header.width + 1  # the filter's number, then the row
-    stream = _stream(content)
-    if header.height * stride > _MOST_INFLATED * len(stream):  # no memory for what cannot be there
-        return None
+    stride, stream = header.stride, _stream(content)
     try:
         first = zlib.decompressobj().decompress(stream, _PEEKED_ROWS * stride)
         if any(first[::stride]):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ftplib
 import logging
+from contextlib import suppress
 from urllib.parse import unquote, urlsplit
 
 from gald.datasets._spec import Archive
@@ -78,7 +79,8 @@ def _retrieve(address: Address, part: Part, archive: Archive, timeout: float) ->
             receiver.start()
             return  # another source has sent all of it, and servers differ in what they answer to no rest at all
         server.retrbinary(f"RETR {path}", receiver, _CHUNK, rest or None)
-        if not receiver.started:
+        all_there = rest and version.total is None  # nothing is left of a file whose size the server does not tell
+        if not receiver.started and not all_there:
             raise SourceError(f"{address.shown}: sends nothing")
 
 
@@ -125,11 +127,10 @@ def _rest(server: ftplib.FTP, part: Part, version: Version, archive: Archive) ->
 
 
 def _version(server: ftplib.FTP, path: str, url: str) -> Version:
-    """Ask for size and time of change; a server need not know either command."""
+    """Ask for size and time of change; a server need not know the one or the other."""
     total, modified = None, None
-    try:
+    with suppress(ftplib.error_perm):  # RETR tells whether the file is there at all
         total = server.size(path)
+    with suppress(ftplib.error_perm):
         modified = server.voidcmd(f"MDTM {path}")[4:].strip()
-    except ftplib.error_perm:
-        pass  # RETR tells whether the file is there at all
     return Version(url, None, modified, total)

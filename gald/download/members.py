@@ -99,6 +99,8 @@ def opened(path: Path, name: str) -> Iterator[Iterator[Member]]:
 
 def _zip_members(opened: zipfile.ZipFile, path: Path) -> Iterator[Member]:
     for info in opened.infolist():
+        if not info.filename:
+            raise ArchiveError(f"{path}: a damaged archive (a member without a name)")
         if info.is_dir():
             continue
         if stat.S_ISLNK(info.external_attr >> 16):

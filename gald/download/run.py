@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from gald import locking, paths
+from gald import paths
 from gald.datasets import load_spec
 from gald.datasets._spec import DatasetSpec
 from gald.download.archives import unpack
@@ -26,6 +26,7 @@ from gald.download.space import check_room
 from gald.download.unpacked import REMEDY, take
 from gald.errors import ArchiveError, DatasetError
 from gald.files import LISTING, listing_digest, replaced_folder, sha256, tree_listing, write_json, write_text
+from gald.process import locking
 
 _TELL_FROM = 1000
 """Files whose comparison takes more than a moment, and is told."""

@@ -17,13 +17,13 @@ import numpy.typing as npt
 import torch
 
 from gald import files, paths, provenance
-from gald.errors import ParamsError
 from gald.evaluate import memory
 from gald.evaluate.journal import Journal
 from gald.evaluate.predictor import Predictor
 from gald.metrics import Mask
 from gald.metrics.counts import Layout, count_image
 from gald.params import EvaluateParams, Run
+from gald.process.ranks import ranks
 
 _TELL_EVERY_S = 15.0
 _STARTED = ("MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")  # the same for processes of one start
@@ -65,13 +65,7 @@ def place() -> Place:
     ParamsError
         What torchrun sets is there, but is not what torchrun sets.
     """
-    try:
-        rank, size, local = (int(os.environ.get(name, default)) for name, default in
-                             (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")))  # fmt: skip
-    except ValueError as error:
-        raise ParamsError(f"RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers ({error}); unset them") from None
-    if not 0 <= rank < size:
-        raise ParamsError(f"RANK is {rank}, but WORLD_SIZE {size}; start with torchrun, or unset both")
+    rank, size, local = ranks()
     started = [os.environ.get(name, "") for name in _STARTED]
     return Place(rank, size, local, " ".join(started).strip() if size > 1 else "")
 

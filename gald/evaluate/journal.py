@@ -32,6 +32,7 @@ _HEAD = struct.Struct("<4sIII")  # mark, index of the image, bytes, checksum
 _MARK = b"gald"
 _LOOK_S = 0.25
 _TELL_EVERY_S = 15.0
+_LOOKS = 4  # a minute
 _PATIENCE_S = 600.0
 _LOG = logging.getLogger("gald.evaluate")
 
@@ -90,12 +91,19 @@ class Journal:
         return (_unpacked(found[index], self._shapes) for index in sorted(wanted))
 
     def wait_for(self, wanted: Collection[int]) -> None:
-        """Wait until the others have noted what is left, and left. One that fails ends all, which torchrun sees to."""
-        told = time.monotonic()
+        """Wait until the others have noted what is left, and left. One that fails ends all, which torchrun sees to.
+
+        Where nothing is left, one that does not say that it leaves is waited for a minute: what it signed may have gone
+        when this process began, if an earlier start had the same name.
+        """
+        told, looks = time.monotonic(), 0
         while not all(map(self._signed, self._others)) or set(wanted) - self.indices():
             if time.monotonic() - told > _TELL_EVERY_S:
-                told = time.monotonic()
-                _LOG.info("waiting for the other processes: %d images left", len(set(wanted) - self.indices()))
+                told, left = time.monotonic(), len(set(wanted) - self.indices())
+                looks = 0 if left else looks + 1
+                if looks == _LOOKS:
+                    return
+                _LOG.info("waiting for the other processes: %d images left", left)
             time.sleep(_LOOK_S)
 
     def remove(self) -> None:

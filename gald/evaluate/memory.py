@@ -11,7 +11,7 @@ import torch
 
 from gald.errors import GaldError, ParamsError
 from gald.evaluate.predictor import Predictor
-from gald.memory import free_bytes, is_out_of_memory
+from gald.process.memory import free_bytes, is_out_of_memory
 
 _REMEDY = "choose another evaluate.protocol (`--protocol`), of fewer or smaller scales or a smaller window"
 _LOG = logging.getLogger("gald.evaluate")

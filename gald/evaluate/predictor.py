@@ -12,14 +12,13 @@ import torch
 from PIL import Image
 
 from gald import paths
-from gald.crops import scaled_size
 from gald.errors import ModelError
 from gald.evaluate.explain import distribution_of, explain
 from gald.inference import channels_last, for_prediction, peak_bytes, predict
 from gald.metrics import Mask
 from gald.models import weights
 from gald.params import EvaluateParams, Run
-from gald.transforms import resize_image
+from gald.transforms import resize_image, scaled_size
 
 
 class Predictor:

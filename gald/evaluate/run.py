@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gald import files, locking, paths
+from gald import files, paths
 from gald.datasets._objects import read_edges
 from gald.datasets._reader import PreparedSplit, Store
 from gald.errors import DatasetError
@@ -23,7 +23,8 @@ from gald.evaluate.record import checked_record, metrics
 from gald.metrics import Mask
 from gald.metrics.counts import CountTable, Layout
 from gald.params import Run
-from gald.threads import torch_threads
+from gald.process import locking
+from gald.process.threads import torch_threads
 
 _HEADLINE = itemgetter("mean_iou", "trimap_mean_iou_3")
 _LOG = logging.getLogger("gald.evaluate")
@@ -76,6 +77,7 @@ def evaluate(run: Run, *, store: Store = "auto") -> None:
             _publish(run, split, journal.folder, table)
             price = cost(predictor.model, run.params.train.crop_size)
             found = metrics(run, record, split, table, price)
+            found["counts_sha256"] = files.sha256(paths.counts(run.name))  # by which those of another time are told
             files.write_json(paths.metrics(run.name), found)
             journal.remove()
     _LOG.info("%s: mIoU %s, within 3 px of a boundary %s", run.name, *map(percent, _HEADLINE(found["scores"])))

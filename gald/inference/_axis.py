@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gald._loss_resizing import weights_between
+from gald.losses.resizing import weights_between
 
 _KEPT = 64  # matrices; images of a benchmark often have all one size
 Matrix = Any  # csr_array, float64

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gald._pixel_loss import full_precision
 from gald.inference._axis import Band
 from gald.inference._tiles import Size
 from gald.inference._views import View
+from gald.losses.resizing import full_precision
 
 _LANES = 64  # floats: four registers of 512 bits
 Bands = tuple[Band | None, ...]

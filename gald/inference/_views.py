@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gald._loss_resizing import LOG2_E
 from gald.inference._axis import Axis, Band, joint_bands, linear, tile_bands
 from gald.inference._network import as_input
 from gald.inference._tiles import Grid, Size, batch, grid
+from gald.losses.resizing import LOG2_E
 from gald.models.segmentor import Segmentor
 from gald.params import ProtocolParams
 from gald.transforms import resize_image

@@ -6,6 +6,7 @@ is validated once and written out beside the run.
 """
 
 from gald.params._merge import Layer, Merged, read_yaml
+from gald.params._names import suite_names, suites_of_scale
 from gald.params._paper import paper_params
 from gald.params._protocols import load_protocol
 from gald.params._run_params import RunParams, one_value_of_a_sample
@@ -32,8 +33,6 @@ from gald.params._suites import (
     data_params,
     find_run,
     load_suite,
-    suite_names,
-    suites_of_scale,
     validate_suite,
 )
 from gald.params._tables import Cell, Comparison, Contrast, Published, PublishedProtocol, Table, load_table

@@ -117,9 +117,13 @@ class LossParams(Section):
 
     name: Literal["cross_entropy", "ohem"]
     threshold: Fraction  # pixels whose true class scores above it count as easy
-    min_kept: PositiveInt  # pixels kept at least, of what a device sees at once
+    min_kept: PositiveInt  # pixels of a batch kept at least; devices and micro-batches keep an equal share of them each
     class_weights: tuple[NonNegativeFloat, ...] | None  # one for each class, of both heads
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+
+    def kept_of(self, parts: int) -> int:
+        """Pixels that each of so many parts of a batch keeps at least."""
+        return -(-self.min_kept // parts)
 
 
 class ValidationParams(Section):

@@ -13,6 +13,7 @@ from gald import paths, plugins
 from gald.errors import ParamsError
 from gald.options import NonNegativeInt
 from gald.params._merge import Layer, Merged, read_yaml
+from gald.params._names import no_such_run, scales, suites_of_scale
 from gald.params._protocols import resolve_protocol
 from gald.params._run_params import RunParams
 from gald.params._runs import Run, Runs
@@ -90,18 +91,6 @@ class Suite:
     def table_runs(self, name: str) -> tuple[Run, ...]:
         """Runs that a table shows, each once."""
         return tuple(self.run(run) for run in dict.fromkeys(cell.run for cell in self.cells[self.table(name).name]))
-
-
-def suite_names(root: Path = paths.PARAMS) -> tuple[str, ...]:
-    """Names of all suites, sorted."""
-    return tuple(sorted(path.stem for path in (root / "suites").glob("*.yaml")))
-
-
-def suites_of_scale(scale: str, root: Path = paths.PARAMS) -> Iterator[str]:
-    """Names of the suites whose runs live under `scale`; the one of that name first."""
-    for name in sorted(suite_names(root), key=lambda name: (name != scale, name)):
-        if read_yaml(root / "suites" / f"{name}.yaml").get("scale", name) == scale:
-            yield name
 
 
 def load_suite(name: str, root: Path = paths.PARAMS) -> Suite:
@@ -182,31 +171,15 @@ def find_run(name: str, root: Path = paths.PARAMS) -> Run:
         known += [run.name for run in runs]
     if failures:
         raise failures[0]
-    if known:
-        raise ParamsError(f"no run is called {name!r}; {plugins.nearest(name, known)}")
-    raise ParamsError(_no_scale(name, root))
-
-
-def _scales(root: Path) -> list[str]:
-    """Scales of all suites."""
-    return [str(read_yaml(root / "suites" / f"{suite}.yaml").get("scale", suite)) for suite in suite_names(root)]
+    raise ParamsError(no_such_run(name, known, root))
 
 
 def _unknown_scales(table: Table, root: Path) -> Iterator[str]:
     """Name scales that no suite has: what was seen of them would be forgotten without a word."""
     for scale in table.main.seen if table.main is not None else ():
-        if scale not in (known := _scales(root)):
+        if scale not in (known := scales(root)):
             place = root / "tables" / f"{table.name}.yaml"
             yield f"{place}: main.seen.{scale}: no suite has that scale; {plugins.nearest(scale, known)}"
-
-
-def _no_scale(name: str, root: Path) -> str:
-    """Say what is wrong with a run's name that begins with no suite's scale."""
-    scale, is_run, _ = name.partition("/")
-    if not is_run:
-        return f"no suite and no run is called {name!r}; {plugins.nearest(name, suite_names(root))}"
-    nearest = plugins.nearest(scale, _scales(root))
-    return f"no run is called {name!r}, since none begins with {scale + '/'!r}; {nearest}"
 
 
 def data_params(root: Path = paths.PARAMS) -> tuple[DownloadParams, PrepareParams]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from gald.errors import ParamsError
 from gald.plugins import nearest
 
 Model = TypeVar("Model", bound=BaseModel)
+_EXPONENT = re.compile(r"[-+]?[\d.]+e[-+]?\d+", re.IGNORECASE)
 
 
 def validated(model: type[Model], content: dict[str, Any], origin: Callable[[tuple[str, ...]], str]) -> Model:
@@ -37,7 +39,14 @@ def validated(model: type[Model], content: dict[str, Any], origin: Callable[[tup
     except (TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):  # a date, say, which YAML knows and JSON does not
             raise ParamsError(f"{origin(())}: {error}") from error
-        raise ParamsError("\n".join(_line(model, dict(finding), origin) for finding in error.errors())) from None
+        raise ParamsError("\n".join(_line(model, finding, origin) for finding in _causes(error))) from None
+
+
+def _causes(error: ValidationError) -> list[dict[str, Any]]:
+    """Findings, but for lists that are too short because what they hold was refused, which is told."""
+    findings: list[dict[str, Any]] = [dict(finding) for finding in error.errors()]
+    refused = {finding["loc"][:-1] for finding in findings}
+    return [finding for finding in findings if finding["type"] != "too_short" or finding["loc"] not in refused]
 
 
 def _line(model: type[BaseModel], finding: dict[str, Any], origin: Callable[[tuple[str, ...]], str]) -> str:
@@ -53,7 +62,7 @@ def _line(model: type[BaseModel], finding: dict[str, Any], origin: Callable[[tup
     if kind == "value_error":
         return f"{where}: {message}"
     hint = ""
-    if isinstance(value, str) and kind.startswith(("float", "int")):
+    if isinstance(value, str) and kind.startswith(("float", "int")) and _EXPONENT.fullmatch(value):
         hint = " (YAML reads 1e-2 as text: write 0.01 or 1.0e-2)"
     return f"{where}: found {value!r}; {message[0].lower()}{message[1:]}{hint}"
 

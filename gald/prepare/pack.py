@@ -19,11 +19,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from gald import locking, paths
+from gald import paths
 from gald.datasets._packed import STORE, Pixels, read_store
 from gald.errors import DatasetError
 from gald.files import sha256, write_json, write_text
 from gald.prepare._layout import Layout, Shard
+from gald.process import locking
 
 _JOURNAL = ".finished.json"
 _TELL_EVERY_S = 5.0

@@ -20,7 +20,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
 from gald.errors import DatasetError
-from gald.watch import EX_TEMPFAIL
+from gald.process.watch import EX_TEMPFAIL
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from gald import locking, paths
+from gald import paths
 from gald.datasets import load_spec
 from gald.datasets._spec import DatasetSpec, RawSample
 from gald.errors import DatasetError
@@ -30,6 +30,7 @@ from gald.prepare.pool import spread, workers
 from gald.prepare.problems import check_lists, check_rest, judge
 from gald.prepare.progress import Progress
 from gald.prepare.raw import downloaded, expecting
+from gald.process import locking
 
 _log = logging.getLogger("gald")
 

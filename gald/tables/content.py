@@ -71,6 +71,14 @@ class Measured:
         """IoU of each class by name, as a fraction; None where the class is absent."""
         return {entry["name"]: entry["iou"] for entry in self.metrics["per_class"]}
 
+    @property
+    def commit(self) -> str:
+        """Commit of the code that trained the run, in words."""
+        code = self.record["code"]
+        if code["commit"] is None:
+            return "unknown (not under git)"
+        return str(code["commit"])[:12] + (" and local changes" if code["dirty"] else "")
+
 
 @dataclass(frozen=True)
 class Protocol:

@@ -102,12 +102,16 @@ def draw(folder: Path, contents: Sequence[Content]) -> tuple[list[Block], list[s
                 predictions[label] = kept
         metrics = next(iter(runs.values())).metrics
         edition, split = metrics["edition"], metrics["protocol"]["split"]
-        truth = _truth(edition, dataset, split)
-        if not predictions or truth is None:
-            continue
         try:
-            blocks.append(_block(folder, dataset, predictions, truth))
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow has several ways to say that a file is damaged
+            truth = _truth(edition, dataset, split) if predictions else None
+            if truth is not None:
+                blocks.append(_block(folder, dataset, predictions, truth))
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+            KeyError,
+        ) as error:  # Pillow has several ways to say that it is damaged
             if isinstance(error, OSError) and error.errno in _UNWRITABLE:
                 raise
             notes.append(
@@ -121,14 +125,24 @@ def _predictions(run: Measured) -> tuple[_Kept | None, str]:
     path = paths.predictions_json(run.name)
     if not path.exists():
         return None, f"{run.name}: no predictions are kept here; `gald evaluate {run.name}` makes them."
-    content = json.loads(path.read_text())
+    try:
+        kept, problem = _kept(run, json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        kept, problem = None, f"{path}, the list of its predictions, is damaged ({error})"
+    return kept, f"{run.name}: {problem}; `gald evaluate {run.name}` renews them." if problem else ""
+
+
+def _kept(run: Measured, content: dict[str, Any]) -> tuple[_Kept | None, str]:
+    """Take the predictions that a list names, if they are those that were scored."""
     if content["run_sha256"] != run.metrics["run_sha256"]:
-        return None, f"{run.name}: the predictions belong to other weights; `gald evaluate {run.name}` renews them."
-    explained = {sample["id"]: sample["explanation"] for sample in content["samples"] if "explanation" in sample}
-    folder = paths.predictions(run.name)
-    if not all(_is_whole(folder, promised) for promised in (*content["samples"], *explained.values())):
-        return None, f"{run.name}: a prediction is missing or damaged; `gald evaluate {run.name}` renews them."
-    files = {sample["id"]: folder / sample["file"] for sample in content["samples"]}
+        return None, "the predictions belong to other weights"
+    if run.metrics.get("counts_sha256") not in (None, content.get("counts", {}).get("sha256")):
+        return None, "the predictions belong to another evaluation"
+    samples, folder = content["samples"], paths.predictions(run.name)
+    explained = {sample["id"]: sample["explanation"] for sample in samples if "explanation" in sample}
+    if not all(_is_whole(folder, promised) for promised in (*samples, *explained.values())):
+        return None, "a prediction is missing or damaged"
+    files = {sample["id"]: folder / sample["file"] for sample in samples}
     explanations = {name: folder / promised["file"] for name, promised in explained.items()}
     return _Kept(run.name.rpartition("/")[2], files, explanations), ""
 

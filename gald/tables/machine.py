@@ -7,10 +7,11 @@ who wants them in a table measures a suite on a quiet machine, and keeps the fil
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from gald import paths
+from gald.errors import StaleMetrics
 from gald.tables.content import Line, Machine
 
 
@@ -25,19 +26,49 @@ def command(suite: str) -> str:
 
 
 def read(suite: str) -> dict[str, dict[str, str]]:
-    """Read what was measured of a suite's networks, by ``<scale>/<dataset>/<row>``; nothing where nothing was."""
+    """Read what was measured of a suite's networks, by ``<scale>/<dataset>/<row>``; nothing where nothing was.
+
+    Raises
+    ------
+    StaleMetrics
+        The file is damaged, or of an earlier version.
+    """
     if not file(suite).exists():
         return {}
-    with file(suite).open(newline="") as table:
-        return {entry["row"]: entry for entry in csv.DictReader(table)}
+    with file(suite).open(newline="", encoding="utf-8", errors="replace") as table:
+        measured = {entry.get("row", ""): entry for entry in csv.DictReader(table)}
+    for row, entry in measured.items():
+        try:
+            _sides(entry), _counted(entry), _machine(entry)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StaleMetrics(
+                f"{file(suite)}: what stands there of {row or 'a network'} cannot be read ({error}); it is damaged, "
+                f"or an older version wrote it: run `{command(suite)}`, or remove it"
+            ) from error
+    return measured
 
 
 def of_line(entries: dict[str, dict[str, str]], line: Line) -> Machine | None:
     """Find a row's measurement, if it is one of this very network: same input, parameters and multiply-accumulates."""
     entry = entries.get(line.runs[0].name.rpartition("-seed")[0])
-    if entry is None or line.runs[0].metrics["gmacs_size"] != [int(side) for side in entry["input"].split("x")[1:]]:
+    if entry is None or line.runs[0].metrics["gmacs_size"] != _sides(entry):
         return None
-    if (int(entry["parameters"]), int(entry["macs"]) / 1e9) != (line.parameters, line.gmacs):
+    return _machine(entry) if _counted(entry) == (line.parameters, line.gmacs) else None
+
+
+def _sides(entry: Mapping[str, str]) -> list[int]:
+    """Height and width of the input."""
+    return [int(side) for side in entry["input"].split("x")[1:]]
+
+
+def _counted(entry: Mapping[str, str]) -> tuple[int, float] | None:
+    """Parameters and GMACs; None where the network could not be measured."""
+    return None if entry.get("refused") else (int(entry["parameters"]), int(entry["macs"]) / 1e9)
+
+
+def _machine(entry: Mapping[str, str]) -> Machine | None:
+    """What the network took; None where it could not be measured."""
+    if entry.get("refused"):
         return None
     return Machine(
         peak_bytes=int(entry["peak_bytes"]),

@@ -40,7 +40,7 @@ class _Protocol(_Part):
 class _Code(_Part):
     commit: str | None
     digest: str
-    dirty: bool
+    dirty: bool | None  # like the commit, unknown where the package lies outside git
 
 
 class _Environment(_Part):

@@ -129,16 +129,11 @@ def _data(runs: Sequence[Measured]) -> Iterator[str]:
             yield f"SKIPPED: {title}: unreadable samples were left out ({counts}); {page} names them."
 
 
-def _commit(run: Measured) -> str:
-    code = run.record["code"]
-    return str(code["commit"])[:12] + (" and local changes" if code["dirty"] else "")
-
-
 def _flags(runs: Sequence[Measured]) -> Iterator[str]:
     levels = Counter(str(run.record["determinism"]) for run in runs)
     reached = "; ".join(f"{name} ({n} of {len(runs)} runs), {_LEVELS.get(name, name)}" for name, n in levels.items())
     yield f"Determinism reached in training: {reached}."
-    commits = Counter(_commit(run) for run in runs)
+    commits = Counter(run.commit for run in runs)
     yield f"Code: commit {', '.join(f'{name} ({n} of {len(runs)} runs)' for name, n in commits.items())}."
     trained = Counter(run.record["code"]["digest"] for run in runs)
     scored = Counter(run.metrics["evaluation_code_digest"] for run in runs)

@@ -210,10 +210,9 @@ def _environments(contents: Sequence[Content]) -> Iterable[dict[str, Any]]:
     """Group the runs by code and machine, so that one card stands for all that were made alike."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for run in _runs(contents):
-        code, machine = run.record["code"], run.record["environment"]
-        commit = str(code["commit"] or "not under git")[:12] + (" and local changes" if code["dirty"] else "")
+        machine = run.record["environment"]
         lines: tuple[str, ...] = (
-            f"Commit {commit}",
+            f"Commit {run.commit}",
             f"torch {machine['torch']}",
             f"{machine['cpu']}, {machine['instruction_set']}",
             f"Device {machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}",

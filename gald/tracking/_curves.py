@@ -15,11 +15,11 @@ _NO_CURVES = ("iteration", "timestamp")
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Whole lines of a history; one that is still being written, or was cut short by a kill, ends the list."""
     try:
-        texts = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line break is no whole line
+        content = path.read_text(encoding="utf-8", errors="replace")  # a crash may leave garbage
     except OSError:
         return []
     lines = []
-    for text in texts:
+    for text in content.split("\n")[:-1]:  # what follows the last line break is no whole line
         try:
             line = json.loads(text)
             lines.append(line | {"iteration": int(line["iteration"]), "timestamp": float(line["timestamp"])})

@@ -12,9 +12,9 @@ from typing import Any
 
 from gald import paths
 from gald.files import digest, sha256
-from gald.follow import Origin
 from gald.params import COSTS, Run, Suite, Table, read_yaml
 from gald.tracking._curves import Point, points, read_lines, spelt
+from gald.tracking.announced import Origin
 
 STEPS = 100  # points kept of each curve that was not shown while it grew: 150 000 of them take SQLite a minute
 _SUFFIXES = ("csv", "md", "tex", "html")

@@ -13,14 +13,15 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
-from gald import follow as announced
-from gald import locking, paths
+from gald import paths
 from gald.errors import RunBusy
-from gald.follow import Card
+from gald.process import locking
+from gald.tracking import announced
 from gald.tracking._courtesy import Courtesy, resting
 from gald.tracking._curves import points, read_lines
 from gald.tracking._items import Dataset, benchmark, dataset, flat, origin_of, origin_tags, read_run
 from gald.tracking._store import LOCK, Store, belongs, check_server, load_mlflow, store_uri
+from gald.tracking.announced import Card
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as Entry

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gald.follow import Origin
 from gald.tracking._curves import Point
 from gald.tracking._items import Dataset, Item
+from gald.tracking.announced import Origin
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,11 +6,12 @@ import logging
 import warnings
 from collections.abc import Sequence
 
-from gald import follow, locking, paths
+from gald import paths
 from gald.errors import GaldError
 from gald.files import write_json
 from gald.params import Suite, load_suite, suites_of_scale
-from gald.tracking import _live
+from gald.process import locking
+from gald.tracking import _live, announced
 from gald.tracking._items import items
 from gald.tracking._store import LOCK, Store, check_server, store_uri
 
@@ -50,7 +51,7 @@ def track(suites: Sequence[Suite]) -> bool:
 
 
 def _bring_up_to_date(store: Store, suites: Sequence[Suite]) -> None:
-    ended = [card for card in follow.cards() if _live.stage(card) != "RUNNING"]
+    ended = [card for card in announced.cards() if _live.stage(card) != "RUNNING"]
     for card in ended:
         _live.Told(store, card).tell()
     store.entries()

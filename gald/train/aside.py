@@ -11,9 +11,12 @@ import glob
 import logging
 import os
 import shutil
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from gald.files import digest
+from gald.errors import GaldError
+from gald.files import digest, former_name, remove_folder
 from gald.train import checkpoint
 
 _LOG = logging.getLogger("gald.train")
@@ -48,7 +51,7 @@ def settle(folder: Path, identity: dict[str, str]) -> None:
     if found and identity not in found:
         theirs = found[0]
         place = _place(real, theirs)
-        shutil.rmtree(place, ignore_errors=True)
+        remove_folder(place)
         real.rename(place)
         changed = " and ".join(key for key, value in identity.items() if theirs.get(key) != value)
         _LOG.warning(
@@ -62,14 +65,42 @@ def settle(folder: Path, identity: dict[str, str]) -> None:
         _LOG.info("%s: the checkpoints that were put aside as %s are back", folder, own)
     if folder.is_symlink():
         real.mkdir(parents=True, exist_ok=True)
-    for older in _all(real)[1:]:
-        shutil.rmtree(older, ignore_errors=True)
+    _drop(real, _all(real)[1:])
 
 
-def forget(folder: Path) -> None:
-    """Remove what was put aside of a run."""
-    for place in _all(Path(os.path.realpath(folder))):
-        shutil.rmtree(place, ignore_errors=True)
+def end(folder: Path, identity: dict[str, str]) -> None:
+    """Remove what a finished training has no use for any more: what was put aside of its run, then its own state.
+
+    Its results are there, so nothing fails for the sake of rests: a workflow removes what a failed job has made. As
+    long as the folder is there, the end was cut short, and whoever finds the training finished does it again.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's checkpoint folder. Where it holds the state of another training, all stays.
+    identity : dict
+        What was trained.
+    """
+    real = Path(os.path.realpath(folder))
+    if (found := checkpoint.identities(real)) and identity not in found:
+        return
+    _drop(real, _all(real))
+    try:
+        checkpoint.clear(folder)
+    except (GaldError, OSError) as error:
+        _LOG.warning("the training has ended, but not all of its checkpoint folder could be removed: %s", error)
+
+
+def _drop(real: Path, places: Iterable[Path]) -> None:
+    """Remove folders that were put aside, and what a kill has left of such a removal.
+
+    Each goes whole: half of one would come back without the history and best weights that belong to its checkpoints.
+    """
+    for place in places:
+        with suppress(OSError):
+            remove_folder(place)
+    for rest in real.parent.glob(former_name(Path(_pattern(real))).name):
+        shutil.rmtree(rest, ignore_errors=True)
 
 
 def _place(real: Path, identity: dict[str, str]) -> Path:
@@ -77,6 +108,9 @@ def _place(real: Path, identity: dict[str, str]) -> Path:
 
 
 def _all(real: Path) -> list[Path]:
-    """Folders that were put aside, the one that was written last first."""
-    found = real.parent.glob(f"{glob.escape(real.name)}.{'[0-9a-f]' * _DIGITS}")
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    """Folders that were put aside, the one whose checkpoint was written last first."""
+    return sorted(real.parent.glob(_pattern(real)), key=checkpoint.written_ns, reverse=True)
+
+
+def _pattern(real: Path) -> str:
+    return f"{glob.escape(real.name)}.{'[0-9a-f]' * _DIGITS}"

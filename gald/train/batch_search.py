@@ -12,8 +12,8 @@ import torch
 
 from gald.datasets._reader import Store
 from gald.errors import GaldError
-from gald.memory import free_bytes, give_back, is_out_of_memory
 from gald.params import Run
+from gald.process.memory import free_bytes, give_back, is_out_of_memory
 from gald.train import loop
 from gald.train.faults import what_to_lower
 from gald.train.loader import Batch

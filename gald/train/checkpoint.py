@@ -136,6 +136,11 @@ def any_in(folder: Path) -> bool:
     return bool(_newest_first(folder))
 
 
+def written_ns(folder: Path) -> int:
+    """When the last of a folder's checkpoints was written, 0 without any; a removal changes the folder's own time."""
+    return max((path.stat().st_mtime_ns for path in _newest_first(folder)), default=0)
+
+
 def _headers(folder: Path) -> Iterator[tuple[dict[str, str], dict[str, Any] | None]]:
     """Identity and best validation of each checkpoint, the newest first; damaged ones are left out."""
     for path in _newest_first(folder):

@@ -15,10 +15,10 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from gald.errors import GaldError
 from gald.losses import Losses
-from gald.memory import give_back, is_out_of_memory
 from gald.models import _recompute
 from gald.models.segmentor import Segmentor, SegmentorOutput
 from gald.params import TrainParams
+from gald.process.memory import give_back, is_out_of_memory
 from gald.train.aside import AFRESH
 from gald.train.planned import size
 

@@ -167,7 +167,7 @@ def train_one_iteration(
         with world.accumulating(state.network, part + 1 == params.micro_batches):
             with state.precision.autocast():
                 scores = state.network(inputs, with_aux=state.model.aux_head is not None, full_size=False)
-            losses = _loss(state, params, mask, denominator)(scores)
+            losses = _loss(state, params, mask, denominator, world)(scores)
             torch.autograd.backward(state.precision.scaled(losses.total))
         seen.append(losses)
     state.precision.unscale(state.optimiser)
@@ -201,9 +201,18 @@ def _valid(state: State, params: TrainParams, masks: Tensor) -> Tensor:
     return valid_weight(masks, state.model.num_classes, params.loss.class_weights)
 
 
-def _loss(state: State, params: TrainParams, mask: Tensor, denominator: Tensor) -> Callable[[Any], Losses]:
+def _loss(
+    state: State, params: TrainParams, mask: Tensor, denominator: Tensor, world: World
+) -> Callable[[Any], Losses]:
     def loss(scores: Any) -> Losses:
-        return segmentation_loss(scores, mask, params, align_corners=state.model.align_corners, denominator=denominator)
+        return segmentation_loss(
+            scores,
+            mask,
+            params,
+            align_corners=state.model.align_corners,
+            denominator=denominator,
+            devices=world.size,
+        )
 
     return loss
 
@@ -247,7 +256,7 @@ def _diverged(
     where: list[str] = []
     for part, (images, mask) in enumerate(_parts(batch.images, masks, params)):
         seed_dropout(params.seed, iteration, world.rank * params.micro_batches + part)
-        inputs, loss = _inputs(images, params, world), _loss(state, params, mask, denominator)
+        inputs, loss = _inputs(images, params, world), _loss(state, params, mask, denominator, world)
         with state.precision.autocast():
             where += filter(None, [faults.first_bad_layer(state.model, inputs, loss, world.any)])
     error = TrainingDiverged(

@@ -27,6 +27,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from gald.errors import GaldError, TrainingInterrupted
 from gald.params import TrainParams
+from gald.process.ranks import ranks
 from gald.train.voices import of_several, told_elsewhere
 
 _TIMEOUT = timedelta(minutes=10)  # validation by one process, or a slow disk, may hold the others up
@@ -132,11 +133,6 @@ class World:
         return wrapped.no_sync()
 
 
-def processes() -> int:
-    """Processes that torchrun, or whoever started this one, says there are."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 @contextmanager
 def joined(params: TrainParams) -> Iterator[World]:
     """Join the other processes of this training for the length of the block.
@@ -150,9 +146,10 @@ def joined(params: TrainParams) -> Iterator[World]:
     ------
     GaldError
         The device asked for is not there, or the batch cannot be shared evenly.
+    ParamsError
+        The environment does not say which process this is, see `gald.process.ranks`.
     """
-    size = processes()
-    rank, place = (int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK"))
+    rank, size, place = ranks()
     of_several()
     try:
         _check(params, size, place)

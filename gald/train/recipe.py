@@ -63,7 +63,7 @@ def effective_recipe(run: Run, model: Segmentor, samples: int, world: World) -> 
     lines = []
     for what, text in planned(run.params, samples):
         line = Line(what, text, effective.get(what, text), None if what in _TOLD_ALONE else theirs.get(what))
-        lines.append(replace(line, departs=paper is not None and _departs(line, run.params.train, paper.train, world)))
+        lines.append(replace(line, departs=paper is not None and _departs(line, run.params.train, paper.train)))
     params = run.params.train
     return [*lines, Line("determinism", params.determinism, reached(params))]
 
@@ -72,7 +72,7 @@ _TOLD_ALONE = ("epochs", "samples seen", "compiled")
 """What follows from other lines and from the benchmark, or is a matter of rounding: told, but not compared."""
 
 
-def _departs(line: Line, ours: TrainParams, paper: TrainParams, world: World) -> bool:
+def _departs(line: Line, ours: TrainParams, paper: TrainParams) -> bool:
     if line.paper is None:
         return False
     if line.what == "pretrained":  # from where does not matter, but that all of it arrived
@@ -80,8 +80,8 @@ def _departs(line: Line, ours: TrainParams, paper: TrainParams, world: World) ->
         return (line.effective == "none") != (line.paper == "none") or (total != "" and loaded != total)
     if line.what in ("global batch", "batch norm sees"):
         return line.effective.partition(" (")[0] != line.paper
-    if line.what == "loss":  # as many hard pixels for each sample: n devices of one sample keep n times as many
-        return loss_in_words(ours.loss, _at_once(ours, world)) != loss_in_words(paper.loss, paper.batch_size)
+    if line.what == "loss":  # as many hard pixels for each sample
+        return loss_in_words(ours.loss, ours.batch_size) != loss_in_words(paper.loss, paper.batch_size)
     return line.planned != line.paper
 
 
@@ -91,21 +91,18 @@ def _theirs(paper: RunParams) -> dict[str, str]:
     return found | {"loss": loss_in_words(paper.train.loss, of=f" of {paper.train.batch_size} samples")}
 
 
-def _at_once(params: TrainParams, world: World) -> int:
-    """Samples that go through a device's network at once."""
-    return params.batch_size // (world.size * params.micro_batches)
-
-
 def _effective(run: RunParams, model: Segmentor, world: World) -> Iterator[tuple[str, str]]:
     """Properties that devices, data and files decide."""
     params = run.train
-    each = _at_once(params, world)
-    if world.size * params.micro_batches > 1:
+    parts = world.size * params.micro_batches
+    each = params.batch_size // parts
+    if parts > 1:
         product = f"{world.size} x {each} x {params.micro_batches}"
         yield "global batch", f"{params.batch_size} ({product}: devices, samples, micro-batches)"
     yield "batch norm sees", batch_norm_sees(model, params, world)
     at_once = "one sample" if each == 1 else f"{each} samples"
-    yield "loss", loss_in_words(params.loss, of=f" of the {at_once} that a device sees at once")
+    share = params.loss.model_copy(update={"min_kept": params.loss.kept_of(parts)})
+    yield "loss", loss_in_words(share, of=f" of the {at_once} that a device sees at once")
     rounded = _in_tf32() if params.precision == "float32" and params.device == "cuda" else []
     if rounded:
         yield "precision", f"float32, {' and '.join(rounded)} in TF32 where the GPU has it"

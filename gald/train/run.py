@@ -15,23 +15,27 @@ from typing import Any
 import torch
 from torch.utils import deterministic
 
-from gald import follow, locking, paths
+from gald import paths
 from gald.datasets._reader import Store
 from gald.errors import GaldError, TrainingInterrupted
-from gald.memory import keep_freed_memory
 from gald.params import Run, TrainParams
+from gald.process import locking
+from gald.process.memory import keep_freed_memory
+from gald.process.ranks import ranks
+from gald.process.watch import watched
+from gald.progress import TRAINED, is_trained, read_record
+from gald.tracking import announced
 from gald.train import aside, checkpoint, history, loop
 from gald.train.faults import told
 from gald.train.loader import CachedSamples
 from gald.train.norms import training_mode
-from gald.train.parallel import World, joined, lost_peer, peer_lost, processes
+from gald.train.parallel import World, joined, lost_peer, peer_lost
 from gald.train.publish import publish
 from gald.train.recipe import Line, as_table, effective_recipe, in_short, refuse_departures
 from gald.train.start import build_state, keeper, take_over
 from gald.train.task import Task, stop_early, task_of, waiting_advice
 from gald.train.validation import Validation, drop_other_bests
 from gald.train.voices import is_told_elsewhere, told_elsewhere
-from gald.watch import watched
 
 _LOG = logging.getLogger("gald.train")
 _PATIENCE_S = 20.0  # of a process that was told to stop and may wait for one that is gone
@@ -40,7 +44,7 @@ _SETTLED_S = 20.0
 
 
 def train(run: Run, *, store: Store = "auto") -> None:
-    """Train a run to its end, going on from its last checkpoint if there is one.
+    """Train a run to its end, going on from its last checkpoint if there is one; do nothing if it is trained already.
 
     Started by torchrun, it is one of the processes that train together.
 
@@ -70,7 +74,7 @@ def train(run: Run, *, store: Store = "auto") -> None:
     params = run.params.train
     with ExitStack() as stack:
         # First of all: a signal that comes while the others or the lock are waited for must not kill.
-        watch = stack.enter_context(watched(_PATIENCE_S if processes() > 1 else None))
+        watch = stack.enter_context(watched(_PATIENCE_S if ranks().size > 1 else None))
         world = stack.enter_context(joined(params))
         if world.first:
             stack.enter_context(locking.held(run.name, wait_s=locking.WAIT_S))
@@ -86,6 +90,10 @@ def train(run: Run, *, store: Store = "auto") -> None:
 
 def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None]) -> None:
     with world.together():
+        done = world.first and _is_done(run)
+    if world.share(done):
+        return
+    with world.together():
         task = task_of(run, store, reason)
         task.split.check_store(partial(stop_early, reason))
     with world.together():
@@ -99,9 +107,19 @@ def _train(run: Run, store: Store, world: World, reason: Callable[[], str | None
         paths.run_json(run.name).unlink(missing_ok=True)  # it promises weights that are about to change
     origins = take_over(task, state, world, recipe)
     if world.first:
-        follow.announce(run, task.identity, task.code, [origin["code"] for origin in origins])
+        announced.announce(run, task.identity, task.code, [origin["code"] for origin in origins])
     with _failure_told(run, world):
         _finish(task, state, origins, recipe, world, reason)
+
+
+def _is_done(run: Run) -> bool:
+    """Leave a finished training alone: a command typed twice may have waited here for the first one to end."""
+    if not is_trained(run):
+        return False
+    record = read_record(paths.run_json(run.name)) or {}
+    aside.end(paths.checkpoint_dir(run.name), {"params": run.digest(), "data": record.get("manifest_sha256", "")})
+    _LOG.info(TRAINED, run.name, paths.run_json(run.name))
+    return True
 
 
 def _finish(
@@ -125,10 +143,14 @@ def _finish(
             raise
         raise GaldError(f"{run.name}: {found}") from error
     if world.first:
+        if state.best is not None and state.iteration < params.max_iters:
+            _LOG.info(
+                "%s: ended early, after iteration %d of %d: no validation since that of iteration %d was better",
+                run.name, state.iteration, params.max_iters, state.best["iteration"],
+            )  # fmt: skip
         with _room_asked_for(run):
             publish(task, state, origins, recipe, world)
-        checkpoint.clear(task.folder)
-        aside.forget(task.folder)
+        aside.end(task.folder, task.identity)
     world.share(None)  # nobody leaves before the files are there
 
 
@@ -141,7 +163,7 @@ def _failure_told(run: Run, world: World) -> Iterator[None]:
         lost = world.size > 1 and isinstance(error, RuntimeError) and lost_peer(error)
         if not (lost or isinstance(error, TrainingInterrupted) or is_told_elsewhere(error)):
             kind = "" if isinstance(error, GaldError) else f"{type(error).__name__}: "
-            follow.tell_failure(run.name, f"{kind}{error}")
+            announced.tell_failure(run.name, f"{kind}{error}")
         raise
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gald import locking, paths, provenance
+from gald import paths, provenance
 from gald.datasets._reader import PreparedSplit, Store
 from gald.errors import DatasetError, TrainingInterrupted
 from gald.params import Run
+from gald.process import locking
 
 _LOG = logging.getLogger("gald.train")
 _LOOK_S = 0.1

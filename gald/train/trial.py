@@ -16,6 +16,7 @@ from gald.datasets._reader import Store
 from gald.datasets._samples import Sample, WindowedSample
 from gald.errors import GaldError, ParamsError, TrainingInterrupted
 from gald.params import PhotometricParams, Run, TrainParams, ValidationParams
+from gald.process.watch import watched
 from gald.train import history, loop
 from gald.train.faults import told
 from gald.train.interval import Interval
@@ -25,7 +26,6 @@ from gald.train.run import reproducible
 from gald.train.start import build_state
 from gald.train.task import Task, stop_early, task_of, waiting_advice
 from gald.train.validation import Validation, published
-from gald.watch import watched
 
 _SETTLING = 5  # iterations at most that are left out of a speed: caches and allocators are still cold
 _PROFILED = 5

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from gald import files
-from gald.crops import scaled_size
 from gald.datasets._reader import PreparedSplit
 from gald.inference import channels_last, for_prediction, predict, predict_on_device
 from gald.models import weights
@@ -22,7 +21,7 @@ from gald.params import Run
 from gald.train.averaging import Average
 from gald.train.loop import State
 from gald.train.parallel import World
-from gald.transforms import resize_image
+from gald.transforms import resize_image, scaled_size
 
 if TYPE_CHECKING:
     from gald.metrics import Scores

@@ -7,8 +7,10 @@ and an end that another process explains is no news.
 from __future__ import annotations
 
 import logging
-import os
 from typing import TypeVar
+
+from gald.errors import ParamsError
+from gald.process.ranks import ranks
 
 E = TypeVar("E", bound=Exception)
 _LOGGERS = ("gald", "gald.train", "gald.models")  # each by itself: a logger's filter does not see what children log
@@ -35,8 +37,8 @@ def is_told_elsewhere(error: BaseException) -> bool:
 def _speak(record: logging.LogRecord) -> bool:
     """Drop what another process tells, and say whose the rest is."""
     try:
-        rank, size = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
-    except ValueError:  # the verb refuses it, and must be heard
+        rank, size, _ = ranks()
+    except ParamsError:  # the verb refuses it, and must be heard
         return True
     if size == 1:
         return True

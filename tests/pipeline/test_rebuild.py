@@ -7,8 +7,9 @@ import shutil
 import pytest
 import yaml
 
-from gald import files, graph, paths
+from gald import files, paths
 from gald.params import load_suite
+from gald.workflow import graph
 
 pytestmark = pytest.mark.pipeline
 

@@ -88,6 +88,23 @@ def test_no_half_removed_folder_bears_the_final_name(tmp_path: Path, monkeypatch
     assert [child.name for child in tmp_path.iterdir()] == ["masks"]
 
 
+def test_a_folder_that_is_removed_loses_its_name_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "masks"
+    files.write_text(target / "1.png", "old")
+
+    def killed(path: Path, ignore_errors: bool = False) -> None:
+        if path.exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gald.files.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            files.remove_folder(target)
+    assert list(tmp_path.iterdir()) == [files.former_name(target)]
+    files.remove_folder(target)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_are_readable_by_others(tmp_path: Path) -> None:
     files.write_text(tmp_path / "x", "y")
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o644

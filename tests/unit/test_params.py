@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from gald import plugins
+from gald.commands.params import describe
 from gald.datasets import load_spec
 from gald.errors import ParamsError
 from gald.params import find_run, load_suite, suite_names, validate_suite
@@ -119,6 +120,12 @@ def test_options_not_given_are_written_out_with_their_defaults(root: Path) -> No
 def test_a_wrong_value_is_refused_with_file_key_and_remedy(root: Path, old: str, new: str, expected: str) -> None:
     edit(root / "recipes.yaml", old, new)
     assert re.search(expected, refusal(root, "mini_full"))
+
+
+def test_a_refused_value_is_told_once_and_without_a_hint_to_what_it_is_not(root: Path) -> None:
+    edit(root / "suites/smoke.yaml", "seeds: [0]", "seeds: [zero]")
+    (line,) = refusal(root, "smoke").splitlines()
+    assert line.endswith("tables.benchmarks.seeds.0: found 'zero'; input should be a valid integer")
 
 
 def test_all_problems_of_all_rows_come_at_once(root: Path) -> None:
@@ -267,6 +274,7 @@ def test_validation_imports_no_torch() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
+        ("smoke", "'smoke' is a suite: `snakemake smoke` makes its runs, `gald params smoke` lists them"),
         ("mni", "no suite and no run is called 'mni'; did you mean 'mini'"),
         ("mini_full/cityscapes/psp-seed0", "none begins with 'mini_full/'; did you mean 'mini'"),
         ("mini/cityscapes/psp-sed0", r"did you mean 'mini/cityscapes/psp-seed0'\?$"),
@@ -275,6 +283,12 @@ def test_validation_imports_no_torch() -> None:
 def test_a_misspelt_run_is_answered_with_what_would_be_right(name: str, said: str) -> None:
     with pytest.raises(ParamsError, match=said):
         find_run(name)
+
+
+def test_a_suite_is_described_by_its_runs_and_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert describe("smoke").startswith("smoke: 4 runs, 1 table; all params are valid\n")
+    assert describe("mini").startswith("mini: 23 runs, 4 tables; all params are valid\n")
 
 
 def test_a_benchmark_of_more_classes_than_a_mask_tells_apart_is_refused(root: Path, monkeypatch) -> None:

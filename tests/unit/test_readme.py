@@ -16,11 +16,12 @@ import pytest
 import torch
 from torch import nn
 
-from gald import cli, graph, plugins
+from gald import cli, plugins
 from gald._torchvision import import_with_torchvision
 from gald.cli.data import edition_and_dataset
 from gald.models.block import GlobalThenLocal
 from gald.params import load_suite, suite_names
+from gald.workflow import graph
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ("docs/training.md", "docs/evaluation.md", "docs/data.md")

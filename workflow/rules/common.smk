@@ -9,9 +9,10 @@ from pathlib import Path
 
 from snakemake.logging import logger
 
-from gald import graph, mutex, paths, plugins, preflight
+from gald import paths, plugins
 from gald.errors import GaldError
 from gald.params import suite_names
+from gald.workflow import graph, mutex, preflight
 
 RUN = "{scale}/{dataset}/{leaf}"
 

@@ -1,11 +1,15 @@
 """The benchmark of the block's parts: what it counts, that the rivals compute the same, and the report's form."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from gald.bench import _block_aggregation as measured
-from gald.bench import _memory
+from gald.bench import _block_gpu, _memory
+from gald.bench._block_affinity import Size
+from gald.bench._gpu import OnGpu
 from gald.bench._memory import Work
 from gald.errors import GaldError
 from gald.models.block import build_part
@@ -45,7 +49,7 @@ def test_works_are_timed_in_turn_after_a_round_that_does_not_count() -> None:
 def test_the_textbook_computes_the_same(name: str) -> None:
     module = build_part("aggregation", {"name": name, "zero_start": False}, 8, align_corners=True).double().eval()
     feature = torch.randn(1, 8, 5, 7, dtype=torch.float64)
-    torch.testing.assert_close(measured._TEXTBOOK[name](module, feature), module(feature))
+    torch.testing.assert_close(measured.TEXTBOOK[name](module, feature), module(feature))
 
 
 def test_products_are_those_of_the_run_in_both_directions() -> None:
@@ -94,3 +98,21 @@ def test_step_leaves_new_gradients_of_one_pass() -> None:
     first: Tensor = feature.grad
     run()
     assert torch.equal(feature.grad, first)
+
+
+def test_the_gpus_section_runs_every_part_against_its_rival(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[object] = []
+
+    def watched(run: Callable[[], object]) -> OnGpu:
+        runs.append(run())
+        return OnGpu(0.001 * len(runs), len(runs) << 20, 0)
+
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(_block_gpu, "on_gpu", watched)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))  # a built-in would not bind
+    report = _block_gpu.gpu("cpu", Size(2, 16, 5, 7), (6, 9))
+    assert len(compiled) == 2
+    rows = [line.strip("| ").split(" | ") for line in report.splitlines()[6:]]
+    assert len(rows) == len(runs) == 2 * 4 + 2 * 3 + 2 * 8
+    assert rows[3] == ["affinity 3x3, compiled", "4.00 ms", "4 MiB", "unfold", "4.00", "4.000"]
+    assert {row[0] for row in rows} >= {"non_local, ours at 6x9", "criss_cross", "psp, its products"}

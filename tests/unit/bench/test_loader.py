@@ -9,7 +9,7 @@ from gald import paths
 from gald.bench import _scenes, loader
 from gald.bench._scenes import CITYSCAPES, Scenes, data_in
 from gald.datasets._reader import PreparedSplit
-from gald.threads import torch_threads
+from gald.process.threads import torch_threads
 
 PARAMS = Path(__file__).parents[3] / "params"
 

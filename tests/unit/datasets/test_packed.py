@@ -163,6 +163,10 @@ def test_a_damaged_record_or_index_is_named_with_the_remedy(prepared: Path, stor
         with pytest.raises(DatasetError, match=r"store\.json is damaged .*; run `gald pack mini/camvid` again"):
             PreparedSplit(prepared, SPLITS)
     less = json.loads(record)
+    del less["shards"][0]
+    (store / "store.json").write_text(json.dumps(less))
+    with pytest.raises(DatasetError, match=r"store\.json is damaged \(it lists no train-00000\.bin\); run `gald pack"):
+        PreparedSplit(prepared, SPLITS)
     del less["splits"]["test"]
     (store / "store.json").write_text(json.dumps(less))
     with pytest.raises(DatasetError, match=r"store\.json has no split 'test'; run `gald pack mini/camvid` again"):

@@ -129,10 +129,13 @@ def test_damaged_masks_are_left_to_pillow(where: int) -> None:
     assert decode(bytes(content[: len(content) // 2]), "L") is None
 
 
-def test_a_size_that_the_data_cannot_have_takes_no_memory() -> None:
-    plain = encode_mask(np.zeros((3, 3), np.uint8))
-    header = chunk(b"IHDR", (2**31 - 1).to_bytes(4, "big") * 2 + plain[24:29])
-    assert decode(plain[:8] + header + plain[33:], "L") is None
+@pytest.mark.parametrize("rows", [None, 100_000])
+@pytest.mark.parametrize("pixels", [np.zeros((3, 3), np.uint8), np.zeros((3, 3, 3), np.uint8)])
+@pytest.mark.parametrize("side", [900_000, 2**31 - 1])
+def test_a_size_that_the_data_cannot_have_takes_no_memory(pixels: np.ndarray, side: int, rows: int | None) -> None:
+    plain = encoded(pixels)
+    header = chunk(b"IHDR", side.to_bytes(4, "big") * 2 + plain[24:29])
+    assert decode(plain[:8] + header + plain[33:], "L" if pixels.ndim == 2 else "RGB", rows) is None
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

@@ -1,5 +1,6 @@
 import hashlib
 import logging
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,8 +114,18 @@ SPLIT = '{"index": "train.csv", "sha256": "0"}'
     "content",
     ["", "{", "\xff", "[]", "null", "{}", '{"splits": 3}', '{"splits": []}', '{"splits": {}}']
     + [f'{{"splits": {{"train": {entry}}}}}' for entry in ("1", "{}", "[]", '{"index": 1, "sha256": "0"}')]
+    + [
+        f'{{"splits": {{"train": {SPLIT[:-1]}, {entry}}}}}, "classes": ["a"]}}'
+        for entry in ('"labelled": 1', '"count": []')
+    ]
     + [f'{{"splits": {{"train": {SPLIT}}}, "classes": {classes}}}' for classes in ("3", "[]", "[1]", "null")]
-    + [f'{{"splits": {{"train": {SPLIT}}}, "classes": ["a"], "skipped": []}}'],
+    + [
+        f'{{"splits": {{"train": {SPLIT}}}, "classes": ["a"], {entry}}}'
+        for entry in (
+            *('"skipped": []', '"skipped": {"train": ["a"]}', '"palette": [1]', '"ignore_index": true'),
+            *('"pixel_counts": {"train": ["1"]}', '"pixel_counts": {"train": [1, 2]}'),
+        )
+    ],
 )
 def test_a_damaged_manifest_is_named_with_the_remedy(
     folder: Path, content: str, command: Callable[[str, str], object]
@@ -146,6 +157,10 @@ def test_damaged_files_are_named(folder: Path) -> None:
         data[0]
     Image.fromarray(np.zeros((2, 3), dtype=np.uint8)).save(path)
     with pytest.raises(DatasetError, match="expected mode RGB, found L"):
+        data[0]
+    header = b"IHDR" + (900_000).to_bytes(4, "big") * 2 + whole[24:29]  # more pixels than any memory holds
+    path.write_bytes(whole[:12] + header + zlib.crc32(header).to_bytes(4, "big") + whole[33:])
+    with pytest.raises(DatasetError, match=r"scene00\.png cannot be read \(Image size"):
         data[0]
 
 

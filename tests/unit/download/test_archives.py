@@ -51,6 +51,12 @@ def test_a_plain_file_is_copied(tmp_path: Path) -> None:
     assert (tmp_path / "target" / "x.json").read_bytes() == b"{}"
 
 
+def test_a_member_without_a_name_is_damage(tmp_path: Path) -> None:
+    content = make_zip(tmp_path / "a.zip", {"top-1/a/x.png": b"", "nameless": b""}).read_bytes()
+    (tmp_path / "a.zip").write_bytes(content.replace(b"nameless", b"\0ameless"))  # readers end a name there
+    unpack_refused(tmp_path / "a.zip", ARCHIVE, r"a damaged archive \(a member without a name\)")
+
+
 @pytest.mark.parametrize("name", ["../out.png", "a/../../out.png", "/out.png", "a\\..\\out.png", "C:/out.png"])
 @pytest.mark.parametrize(("archive", "make"), [(ARCHIVE, make_zip), (TAR, make_tar)])
 def test_no_path_leaves_its_folder(tmp_path: Path, name: str, archive: Archive, make: Callable[..., Path]) -> None:

@@ -20,7 +20,7 @@ from gald.download import archives
 from gald.download.run import archives_folder, download, files
 from gald.errors import ArchiveError, DatasetError
 from gald.files import sha256, tree_digest
-from gald.locking import held
+from gald.process.locking import held
 from tests.processes import wait_until
 
 

@@ -14,7 +14,7 @@ import pytest
 from gald.datasets._spec import Archive
 from gald.download import part, transfer
 from gald.download.fetch import fetch
-from gald.download.part import Part
+from gald.download.part import Part, Version
 from gald.errors import ArchiveError
 from gald.files import write_json
 from tests.unit.download.ftp_server import CONTENT, FtpSite
@@ -145,6 +145,30 @@ def test_another_version_is_not_stitched(
 def test_a_server_that_knows_no_sizes(ftp_site: FtpSite, folder: Path) -> None:
     ftp_site.knows_sizes = False
     assert get(ftp_site, folder) == CONTENT
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_all_of_a_file_of_unknown_size_was_there(ftp_site: FtpSite, folder: Path, pinned: bool) -> None:
+    """As after a kill between the last byte and the verification."""
+    ftp_site.knows_sizes = False
+    with Part(folder, "a.zip") as begun:
+        begun.begin(Version(f"{ftp_site.url}/a.zip", modified=ftp_site.changed))
+        begun.write(CONTENT)
+    digests = {"sha256": hashlib.sha256(CONTENT).hexdigest()} if pinned else {}
+    assert get(ftp_site, folder, digests=digests) == CONTENT
+    assert f"REST {len(CONTENT)}" in ftp_site.asked
+
+
+def test_what_was_there_of_a_file_of_unknown_size_is_verified(
+    ftp_site: FtpSite, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "PAUSE", 0.0)
+    ftp_site.knows_sizes = False
+    with Part(folder, "a.zip") as begun:
+        begun.begin(Version(f"{ftp_site.url}/a.zip", modified=ftp_site.changed))
+        begun.write(bytes(len(CONTENT)))
+    assert get(ftp_site, folder, digests={"sha256": hashlib.sha256(CONTENT).hexdigest()}) == CONTENT
+    assert sum(line.startswith("RETR") for line in ftp_site.asked) == 2
 
 
 def test_not_there(ftp_site: FtpSite, folder: Path) -> None:

@@ -188,6 +188,29 @@ def test_the_first_process_ends_when_the_others_have_left(tmp_path: Path, monkey
         assert next(steps, None) is None
 
 
+def test_a_process_that_left_unseen_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "_TELL_EVERY_S", -1.0)
+    with Journal(tmp_path, "a" * 64, LAYOUT, 0, 2, "one name") as killed:
+        for index in range(2):
+            killed.append(index, counts(index))
+    with Journal(tmp_path, "a" * 64, LAYOUT, 1, 2, "one name") as early:  # believes what the killed start has signed
+        assert early.indices() == {0, 1}
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert len(slept) < 10
+
+    monkeypatch.setattr(journals.time, "sleep", sleep)
+    with Journal(tmp_path, "a" * 64, LAYOUT, 0, 2, "one name") as first:
+        first.wait_for(range(2))
+        assert len(slept) == 3
+        with pytest.raises(AssertionError):
+            first.wait_for(range(3))  # an image that nobody has counted is waited for as long as it takes
+
+
 def test_counts_of_another_torch_are_not_believed(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     split = PreparedSplit(paths.prepared("mini", "camvid"), ["test"])
     before = counting.identity(trained, trained.params.evaluate, split.manifest_sha256, LAYOUT)

@@ -67,6 +67,7 @@ def test_kept_predictions_are_those_that_were_scored(trained: Run, prepared: Pat
     evaluate(trained)
     listing, table = read(paths.predictions_json(trained.name)), counts_of(trained)
     assert listing["counts"]["sha256"] == files.sha256(paths.counts(trained.name))
+    assert json.loads(paths.metrics(trained.name).read_text())["counts_sha256"] == listing["counts"]["sha256"]
     assert [sample["id"] for sample in listing["samples"]] == ["test/scene00", "test/scene04"]
     assert not any("explanation" in sample for sample in listing["samples"])  # there is no distribution
     split = PreparedSplit(prepared, ["test"])

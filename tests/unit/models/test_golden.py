@@ -57,7 +57,7 @@ def test_every_recorded_array_is_held():
     recorded = json.loads((GOLDEN / "names.json").read_text())
     assert recorded.keys() == {"blocks", "gald_res50", "ohem"}
     assert recorded["blocks"].keys() == BLOCKS.keys()
-    for case, value in recorded["ohem"].items():  # each is a test of its own in tests/unit/test_losses.py
+    for case, value in recorded["ohem"].items():  # each is a test of its own in tests/unit/losses
         assert re.fullmatch(r"thresh=[\d.]+,min_kept=\d+", case)
         assert value > 0
 

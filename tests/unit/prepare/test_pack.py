@@ -13,13 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gald import files, locking, paths
+from gald import files, paths
 from gald.datasets._packed import FIELDS
 from gald.datasets._reader import PreparedSplit
 from gald.errors import DatasetError, RunBusy
 from gald.prepare import _layout
 from gald.prepare import pack as packing
 from gald.prepare.pack import pack
+from gald.process import locking
 from tests.unit.conftest import write_prepared, write_samples
 
 Usage = namedtuple("Usage", "total used free")

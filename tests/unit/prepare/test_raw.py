@@ -19,9 +19,9 @@ from gald.datasets._synthetic import draw
 from gald.download.run import download
 from gald.errors import DatasetError
 from gald.files import LISTING
-from gald.locking import held
 from gald.prepare.convert import convert
 from gald.prepare.run import prepare
+from gald.process.locking import held
 from tests.processes import wait_until
 
 Make = Callable[..., SimpleNamespace]

@@ -29,6 +29,7 @@ TABLE = {
         "ga-ld": {"model": {"aggregation": {"name": "cgnl"}, "distribution": {"name": "affinity"}}},
     },
 }
+FAMILIES = ("mean_iou", "trimap_mean_iou_1", "trimap_mean_iou_3", "object_found_1", "object_found_2")
 
 
 def write_params(root: Path, tables: Mapping[str, Any], uses: Mapping[str, Any], edition: str = "mini") -> Suite:

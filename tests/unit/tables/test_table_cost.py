@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from gald import paths
+from gald.errors import StaleMetrics
 from gald.explanation import Explanation, Place
 from gald.files import sha256, write_json, write_text
 from gald.tables import gallery, machine, render
@@ -62,6 +63,31 @@ def test_cells_are_what_was_measured_of_this_very_network(suite):
 def test_a_measurement_of_another_size_or_network_is_not_shown(suite, changed):
     write_text(machine.file("tiny"), FIELDS + f"tiny/camvid/ga,{changed},{MEASURED}")
     assert all(line.machine is None for line in collect(of_costs(suite), "components").lines)
+
+
+def test_a_network_that_could_not_be_measured_keeps_no_table_back(suite):
+    refused = "tiny/camvid/ga-ld,3x96x192,,,,,,,Some CPU,float32,1,5,2.13.0,memory ran out\n"
+    measured = f"tiny/camvid/ga,{COUNTED},{MEASURED[:-1]},\n"
+    write_text(machine.file("tiny"), f"{FIELDS[:-1]},refused\n{measured}{refused}")
+    shown = [line.machine for line in collect(of_costs(suite), "components").lines]
+    assert shown[0] is not None
+    assert shown[1] is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "row,input\ntiny/camvid/ga,3x96x192\n",
+        f"{FIELDS}tiny/camvid/ga\n",
+        f"{FIELDS}tiny/camvid/ga,3x96x192,q\n",
+        "a\n1\n",
+    ],
+)
+def test_measurements_that_cannot_be_read_are_told_by_file_and_remedy(suite, content):
+    write_text(machine.file("tiny"), content)
+    told = r"^reports/tiny/cost\.csv: what stands there of .* cannot be read \(.*run `gald cost tiny --csv reports/"
+    with pytest.raises(StaleMetrics, match=told):
+        collect(of_costs(suite), "components")
 
 
 def test_a_report_of_costs_alone_has_no_plots_of_scores(suite):

@@ -103,6 +103,21 @@ def test_published_scores_alone_make_the_same_table(suite):
         build_table(suite, "components")
 
 
+def test_code_outside_git_is_told_as_such(suite):
+    for run in suite.runs:
+        record = json.loads(paths.run_json(run.name).read_text())
+        record["code"] |= {"commit": None, "dirty": None}
+        write_json(paths.run_json(run.name), record)
+        trained = {"run_sha256": sha256(paths.run_json(run.name)), "trained": {key: record[key] for key in TRAINED}}
+        write_json(paths.metrics(run.name), json.loads(paths.metrics(run.name).read_text()) | trained)
+    build_table(suite, "components")
+    count = len(suite.runs)
+    told = f"Code: commit unknown (not under git) ({count} of {count} runs)."
+    assert told in paths.table(suite.name, "components", "md").read_text()
+    build_report(suite)
+    assert "Commit unknown (not under git)" in paths.index(suite.name).read_text()
+
+
 def test_scores_of_another_run_are_refused(suite):
     metrics = json.loads(paths.metrics(suite.runs[-1].name).read_text())
     write_json(paths.metrics(suite.runs[0].name), metrics)

@@ -15,7 +15,7 @@ from gald.tables.collect import collect
 from gald.tables.families import families_svg
 from gald.tables.report import build_report
 from gald.tables.run import build_table
-from tests.unit.tables.conftest import SLIDING, TABLE, write_params, write_pictures, write_run
+from tests.unit.tables.conftest import FAMILIES, SLIDING, TABLE, write_params, write_pictures, write_run
 
 
 class Links(HTMLParser):
@@ -111,6 +111,35 @@ def test_a_damaged_prediction_is_left_out_with_a_note(pictured, damage):
     assert "ga-seed0: a prediction is missing or damaged" in paths.index("tiny").read_text()
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"run_sha256": null}'])
+def test_a_damaged_list_of_predictions_is_left_out_with_a_note(pictured, content):
+    listing, metrics = paths.predictions_json("tiny/camvid/ga-seed0"), paths.metrics("tiny/camvid/ga-seed0")
+    run_sha256 = json.loads(metrics.read_text())["run_sha256"]
+    listing.write_text(content.replace("null", f'"{run_sha256}"'))
+    build_report(pictured)
+    assert (paths.gallery("tiny") / "camvid/0-ga-ld-seed0.png").exists()
+    assert f"ga-seed0: {listing}, the list of its predictions, is damaged (" in paths.index("tiny").read_text()
+
+
+@pytest.mark.parametrize("damage", ["split", "index"])
+def test_data_that_are_not_those_of_the_scores_are_left_out_with_a_note(pictured, damage):
+    manifest = paths.manifest("mini", "camvid")
+    if damage == "split":
+        write_json(manifest, json.loads(manifest.read_text()) | {"splits": {}})
+    else:
+        (manifest.parent / "val.csv").unlink()
+    build_report(pictured)
+    assert "camvid: a picture cannot be read (" in paths.index("tiny").read_text()
+
+
+def test_predictions_of_another_evaluation_of_the_same_weights_are_left_out(pictured):
+    metrics = paths.metrics("tiny/camvid/ga-seed0")
+    write_json(metrics, json.loads(metrics.read_text()) | {"counts_sha256": "1" * 64})
+    build_report(pictured)
+    assert not (paths.gallery("tiny") / "camvid/0-ga-seed0.png").exists()
+    assert "the predictions belong to another evaluation" in paths.index("tiny").read_text()
+
+
 def test_a_damaged_image_is_left_out_with_a_note(pictured):
     picture = next(paths.prepared("mini", "camvid").glob("*.png"))
     picture.write_bytes(picture.read_bytes()[:40])
@@ -147,102 +176,6 @@ def test_names_from_data_are_escaped(pictured):
         write_json(paths.metrics(run.name), metrics)
     build_report(pictured)
     assert "<script>" not in paths.index("tiny").read_text()
-
-
-def test_plots_bear_no_date_and_no_other_style(suite, monkeypatch):
-    import matplotlib as mpl
-
-    content = collect(suite, "components")
-    svg = figures.scores_svg(content)
-    monkeypatch.setitem(mpl.rcParams, "font.size", 30.0)  # as a user's matplotlibrc might say
-    assert figures.scores_svg(content) == svg
-    assert b"dc:date" not in svg
-    assert mpl.rcParams["font.size"] == 30.0
-
-
-def test_a_plot_of_scores_never_zooms_into_noise(suite, monkeypatch):
-    from matplotlib.figure import Figure
-
-    for run in suite.runs:
-        write_run(run, 0.6 + 0.0001 * run.seed, boundary=0.5)
-    limits = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: limits.extend(axes.get_xlim() for axes in self.axes))
-    figures.scores_svg(collect(suite, "components"))
-    assert all(high - low >= 5 for low, high in limits)
-
-
-def test_no_history_means_no_loss_plot(suite):
-    for run in suite.runs:
-        paths.history_csv(run.name).unlink()
-    assert figures.loss_svg(collect(suite, "components")) is None
-
-
-FAMILIES = ("mean_iou", "trimap_mean_iou_1", "trimap_mean_iou_3", "object_found_1", "object_found_2")
-
-
-def test_families_of_scores_stand_in_panels(suite, monkeypatch):
-    from matplotlib.axes import Axes
-
-    drawn = []
-    plain = Axes.errorbar
-
-    def errorbar(self, places, means, **more):
-        drawn.append((list(means), more["yerr"], more["label"]))
-        return plain(self, places, means, **more)
-
-    monkeypatch.setattr(Axes, "errorbar", errorbar)
-    for run in suite.runs:
-        write_run(run, 0.6, boundary=0.5 + 0.01 * run.seed, scores={"object_found_2": None})
-    table = suite.tables[0].model_copy(update={"layout": "scores", "columns": FAMILIES})
-    content = collect(dataclasses.replace(suite, tables=(table,)), "components")
-    plot = families_svg(content)
-    assert plot is not None
-    assert plot == families_svg(content)
-    trimap, found = drawn[0], drawn[2]
-    assert trimap == (pytest.approx([40, 51]), pytest.approx([0, 1]), "GA")
-    assert found[0] == pytest.approx([40])  # what no run could score is left out
-    table = table.model_copy(update={"columns": ("mean_iou", "trimap_mean_iou_3")})
-    assert families_svg(collect(dataclasses.replace(suite, tables=(table,)), "components")) is None
-
-
-def test_equal_rows_stand_side_by_side_and_no_line_lifts_one_above_the_other(suite, monkeypatch):
-    from matplotlib.figure import Figure
-
-    for run in suite.runs:
-        write_run(run, 0.6)
-    drawn = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
-    table = suite.tables[0].model_copy(
-        update={"layout": "scores", "columns": ("border_mean_iou_1", "border_mean_iou_2", "border_mean_iou_3")}
-    )
-    families_svg(collect(dataclasses.replace(suite, tables=(table,)), "components"))
-    (axes,) = drawn[0].axes
-    assert axes.get_title(loc="left") == "mIoU by distance to the border"
-    dots = [container.lines[0] for container in axes.containers]
-    assert [dot.get_linestyle() for dot in dots] == ["None", "None"]
-    assert [list(dot.get_ydata()) for dot in dots] == [[pytest.approx(40)] * 3] * 2
-    first, second = (dot.get_xdata() for dot in dots)
-    assert ((first + second) / 2).tolist() == pytest.approx([0, 1, 2])
-    assert 0 < second[0] - first[0] < 0.5
-
-
-def test_losses_of_the_same_runs_are_plotted_once(workplace):
-    uses = {name: {"datasets": ["camvid"], "seeds": [0]} for name in ("components", "again")} | {
-        "more": {"datasets": ["camvid"], "seeds": [0, 1]}
-    }
-    suite = write_params(workplace, dict.fromkeys(uses, TABLE), uses)
-    for run in suite.runs:
-        write_run(run, 0.6)
-    build_report(suite)
-    drawn = sorted(path.name for path in paths.figures("tiny").iterdir())
-    assert drawn == [
-        "again-scores.svg",
-        "components-loss.svg",
-        "components-scores.svg",
-        "more-loss.svg",
-        "more-scores.svg",
-    ]
-    assert "figures/again-loss.svg" not in paths.index("tiny").read_text()
 
 
 def test_the_audit_of_real_data_is_named_and_not_linked_since_it_stays_on_the_machine(workplace):
@@ -283,19 +216,3 @@ def test_a_report_of_a_table_with_scores_as_lines(suite):
     build_report(dataclasses.replace(suite, tables=(table,)))
     assert (paths.figures("tiny") / "components-scores.svg").exists()
     assert "<th>Score</th>" in paths.index("tiny").read_text()
-
-
-def test_a_legend_has_as_many_columns_as_fit_beside_each_other():
-    assert figures.legend_columns(["no GA", "GA (PSP)", "GA, then mask LD", "GA, then affinity LD"]) == 4
-    assert figures.legend_columns(["GA, then uniform LD (control: weights 1/k2)"] * 5) == 2
-    assert figures.legend_columns(["x" * 300]) == 1
-
-
-def test_a_loss_is_read_in_decimals():
-    axes = figures.new_figure(4, 3).subplots()
-    axes.plot([0, 500], [2.2, 0.12])
-    figures._scale_logarithmically(axes)
-    low, high = axes.get_ylim()
-    shown = [label.get_text() for label in axes.get_yticklabels() if low <= label.get_position()[1] <= high]
-    assert shown == ["0.2", "0.5", "1", "2"]
-    assert not any(label.get_text() for label in axes.get_yticklabels(minor=True))

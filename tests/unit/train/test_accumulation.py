@@ -23,13 +23,7 @@ ALONE = World(0, 1, torch.device("cpu"))
 SMALL = {"name": "tiny", "width": 16, "stem_width": 8}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compute as trainings do: threads cost small networks more than they bring."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def weights_of(run: Run) -> dict[str, Tensor]:
@@ -141,9 +135,10 @@ def test_gradients_are_clipped_to_the_norm_and_shorter_ones_left_alone(
 
 
 def test_hard_pixels_are_chosen_in_each_part_by_itself(make_run: Callable[..., Run]) -> None:
-    loss = make_run().params.train.loss.model_dump() | {"name": "ohem", "min_kept": 50}
-    run = make_run(**FROZEN, train={"micro_batches": 4, "batch_norm": "frozen", "loss": loss})
-    whole = make_run(**FROZEN, train={"batch_size": 1, "batch_norm": "frozen", "loss": loss})
+    loss = make_run().params.train.loss.model_dump() | {"name": "ohem", "threshold": 0.01}
+    recipe = {"batch_norm": "frozen", "loss": loss | {"min_kept": 198}}
+    run = make_run(**FROZEN, train=recipe | {"micro_batches": 4})
+    whole = make_run(**FROZEN, train=recipe | {"batch_size": 1, "loss": loss | {"min_kept": 50}})
     batch = uneven_batch()
     found = train_one_iteration(state_of(run), batch, run.params.train, 0, 0.05, ALONE)
     each = [

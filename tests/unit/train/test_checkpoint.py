@@ -175,9 +175,12 @@ def test_what_was_put_aside_comes_back(folder: Path) -> None:
     assert len(places(beside)) == 2
     aside.settle(folder, IDENTITY)
     assert iterations(folder) == ["000000020"]
-    aside.forget(folder)
-    assert places(beside) == ["run"]
-    assert iterations(folder) == ["000000020"]
+    aside.end(folder, other)
+    assert iterations(folder) == ["000000020"], "of another training"
+    assert len(places(beside)) == 2
+    aside.end(folder, IDENTITY)
+    assert places(beside) == ([] if folder.parent == beside else ["run"])
+    assert not folder.is_dir() or places(folder) == []
 
 
 def test_a_kill_between_two_renames_loses_nothing(tmp_path: Path) -> None:
@@ -204,6 +207,53 @@ def test_of_several_that_were_put_aside_the_last_one_stays(tmp_path: Path) -> No
     assert checkpoint.load(tmp_path / "run", IDENTITY | {"params": "first"}) is None
     aside.settle(tmp_path / "run", IDENTITY | {"params": "third"})
     assert iterations(tmp_path / "run") == ["000000002"]
+
+
+@pytest.mark.parametrize("left", ["000000001.checkpoint", "history.jsonl"])
+def test_a_kill_while_an_older_one_is_removed_does_not_make_it_the_last(tmp_path: Path, left: str) -> None:
+    folder = tmp_path / "run"
+    named = {params: IDENTITY | {"params": params} for params in ("first", "second", "third")}
+    for index, identity in enumerate((named["first"], named["second"])):
+        checkpoint.save(folder, state(index, **identity))
+        checkpoint.save(folder, state(index + 1, **identity))
+        (folder / "history.jsonl").write_text("{}")
+        folder.rename(aside._place(folder, identity))
+    older = aside._place(folder, named["first"])
+    for path in list(older.iterdir()):  # which changes the time of the folder
+        if path.name != left:
+            path.unlink()
+    aside.settle(folder, named["third"])
+    assert not older.exists()
+    aside.settle(folder, named["second"])
+    assert iterations(folder) == ["000000001", "000000002"]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_kill_while_what_is_aside_is_removed_leaves_it_whole_or_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    folder = tmp_path / "run"
+    named = {params: IDENTITY | {"params": params} for params in ("first", "second", "third")}
+    for index, params in enumerate(("first", "second")):
+        aside.settle(folder, named[params])
+        checkpoint.save(folder, state(index, params=params))
+        (folder / "history.jsonl").write_text(params)
+
+    def killed(removed: Path, **_: object) -> None:
+        for path in removed.glob("*.jsonl"):  # in whatever order the file system lists them
+            path.unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(aside.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            aside.end(folder, named["second"]) if ends else aside.settle(folder, named["third"])
+    aside.settle(folder, named["first"])
+    assert not folder.exists()
+    aside.settle(folder, named["second"])
+    assert places(folder) == ["000000001.checkpoint", "history.jsonl"]
+    aside.end(folder, named["second"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_header_does_not_put_a_trainings_own_state_aside(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import gald
 from gald import files, paths
 from gald.params import Run
 from tests.processes import wait_until
-from tests.unit.train.test_run import outcome
+from tests.unit.train.stopped import outcome
 
 NURSERY = '''
 """Import once; train in a forked process for every line that is read, and tell its id and how it ended."""

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -16,23 +15,11 @@ from gald.train.averaging import Average
 from gald.train.optimiser import Optimiser
 from gald.train.precision import Precision
 from gald.train.run import train
+from tests.unit.train.stopped import stop_at
 
 
 def weights_of(run: Run) -> dict[str, Tensor]:
     return safetensors.torch.load_file(paths.weights(run.name))
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
-    """Let the next training be told to stop after some iterations."""
-
-    def train_some(state: loop.State, samples: Any, params: Any, hooks: loop.Hooks, world: Any) -> None:
-        def stop() -> str | None:
-            return "a test said so" if state.iteration == iteration else None
-
-        real(state, samples, params, dataclasses.replace(hooks, stop=stop), world)
-
-    real = loop.train
-    monkeypatch.setattr(loop, "train", train_some)
 
 
 @pytest.mark.parametrize(

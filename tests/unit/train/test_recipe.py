@@ -1,69 +1,27 @@
+"""What departs from the paper's recipe."""
+
 import dataclasses
-import functools
-import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
-from gald import paths
-from gald.errors import GaldError, ParamsError
-from gald.models.segmentor import build_segmentor
-from gald.params import (
-    Box,
-    Choice,
-    LossParams,
-    PhotometricParams,
-    Run,
-    TrainParams,
-    ValidationParams,
-    load_suite,
-    paper_params,
-)
-from gald.train import loop, recipe
+from gald.errors import ParamsError
+from gald.params import Box, Choice, LossParams, PhotometricParams, ValidationParams, load_suite, paper_params
+from gald.train import recipe
 from gald.train.parallel import World
 from gald.train.planned import loss_in_words, planned
-from gald.train.recipe import Line, as_record, as_table, effective_recipe, refuse_departures
-from gald.train.run import train
+from gald.train.recipe import effective_recipe, refuse_departures
 from tests.unit.conftest import REPOSITORY
-
-CPU = torch.device("cpu")
-
-
-class Pretrained(nn.Module):
-    """Stands for a network of which all tensors, or some, are pretrained."""
-
-    def __init__(self, loaded: int = 318) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(3)
-        self.coverage: dict[str, Any] = {"loaded": loaded, "of": 318, "origin": "hub:resnet50s"}
-
-
-@functools.cache
-def paper_runs() -> tuple[Run, ...]:
-    return load_suite("paper", REPOSITORY / "params").runs
-
-
-def paper_run(name: str, **changes: Any) -> Run:
-    run = next(run for run in paper_runs() if run.dataset == name)
-    params = run.params.model_copy(update={"train": run.params.train.model_copy(update=changes)})
-    return Run(run.name, run.scale, run.dataset, run.row, run.seed, params)
-
-
-def departures(run: Run, model: Any, world: World) -> dict[str, str]:
-    return {line.what: line.effective for line in effective_recipe(run, model, 2975, world) if line.departs}
+from tests.unit.train.papers import CPU, Pretrained, departures, paper_run, paper_runs, strict
 
 
 @pytest.mark.parametrize("dataset", ["cityscapes", "ade20k", "pascal_context", "camvid", "coco_stuff10k"])
 def test_a_run_of_the_papers_suite_on_eight_devices_departs_in_nothing(dataset: str) -> None:
-    loss = paper_run(dataset).params.train.loss
-    own = {"loss": loss.model_copy(update={"min_kept": loss.min_kept // 8}) if loss.name == "ohem" else loss}
-    run = paper_run(dataset, **own, strict=True)
+    run = paper_run(dataset, strict=True)
     assert departures(run, Pretrained(), World(0, 8, CPU)) == {}
     refuse_departures(run, effective_recipe(run, Pretrained(), 2975, World(0, 8, CPU)))
 
@@ -104,10 +62,6 @@ def test_an_edit_of_the_users_files_is_a_departure_and_moves_no_reference(
     assert {line.what: line.effective for line in found if line.departs} == expected
     with pytest.raises(ParamsError, match=re.escape(f"departs from the paper's in 1: {next(iter(expected))}: ")):
         refuse_departures(run, found)
-
-
-def strict(run: Run) -> TrainParams:
-    return run.params.train.model_copy(update={"strict": True})
 
 
 def test_a_benchmark_of_the_users_own_departs_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +125,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, str]]] = [
     (smoothed(threshold=0.5, min_kept=5), {}),
     (
         smoothed(name="ohem"),
-        {"loss": "OHEM, threshold 0.7, at least 100000 pixels of the 2 samples that a device sees at once"},
+        {"loss": "OHEM, threshold 0.7, at least 12500 pixels of the 2 samples that a device sees at once"},
     ),
     ({"threads": 4, "workers": 2, "channels_last": False, "log_every": 7, "activation_checkpointing": True}, {}),
     ({"compile": True}, {}),
@@ -235,11 +189,11 @@ def test_a_miniature_benchmark_is_not_the_papers_data() -> None:
 @pytest.mark.parametrize(
     ("devices", "micro_batches", "kept", "of", "departs"),
     [
-        (8, 1, 100_000, "one sample", False),  # as the authors train
-        (1, 1, 800_000, "8 samples", False),  # as the recipe is written down
-        (2, 2, 200_000, "2 samples", False),
-        (8, 1, 800_000, "one sample", True),  # more than a crop has: nothing would be mined
-        (1, 1, 100_000, "8 samples", True),
+        (1, 1, 800_000, "800000 pixels of the 8 samples", False),
+        (2, 2, 800_000, "200000 pixels of the 2 samples", False),
+        (8, 1, 800_000, "100000 pixels of the one sample", False),  # as the authors do; a crop has fewer than 800 000
+        (1, 1, 100_000, "100000 pixels of the 8 samples", True),
+        (8, 1, 800_001, "100001 pixels of the one sample", True),
     ],
 )
 def test_hard_pixels_are_said_to_be_those_of_a_device(
@@ -250,158 +204,6 @@ def test_hard_pixels_are_said_to_be_those_of_a_device(
     line = next(
         line for line in effective_recipe(run, Pretrained(), 2975, World(0, devices, CPU)) if line.what == "loss"
     )
-    assert line.effective == f"OHEM, threshold 0.7, at least {kept} pixels of the {of} that a device sees at once"
+    assert line.effective == f"OHEM, threshold 0.7, at least {of} that a device sees at once"
     assert line.paper == "OHEM, threshold 0.7, at least 800000 pixels of 8 samples"
     assert line.departs == departs
-
-
-def test_the_words_of_the_papers_recipe_on_eight_devices() -> None:
-    lines = {
-        line.what: line for line in effective_recipe(paper_run("cityscapes"), Pretrained(), 2975, World(0, 8, CPU))
-    }
-    assert lines["global batch"].effective == "8 (8 x 1 x 1: devices, samples, micro-batches)"
-    assert lines["batch norm sees"].effective == "8 samples"
-    assert lines["samples seen"].effective == "400000"
-    assert lines["epochs"].effective == "134.5"
-    assert lines["iterations"].effective == "50000"
-    assert lines["early stop"].effective == "never"
-    assert lines["data"].effective == "full cityscapes, fine"
-    assert lines["crop"].effective == "769x769"
-    assert lines["colours"].effective == "as they are"
-    assert lines["precision"].effective == "float32, convolutions in TF32 where the GPU has it"
-    assert lines["pretrained"].effective == "318 of 318 tensors of hub:resnet50s"
-    assert lines["scored by"].effective.endswith(" on val")
-    assert lines["determinism"].planned == lines["determinism"].effective == "seeded"
-
-
-def test_a_table_marks_what_departs() -> None:
-    lines = [
-        Line("crop", "32x48", "32x48", "769x769", departs=True),
-        Line("flip", "yes", "yes", "yes"),
-        Line("precision", "fp16", "fp16"),
-    ]
-    assert as_table(lines).splitlines() == [
-        "           planned  effective  paper",
-        "crop       32x48    32x48      !  769x769",
-        "flip       yes      yes        same",
-        "precision  fp16     fp16",
-    ]
-    assert as_record(lines)[0] == {
-        "what": "crop", "planned": "32x48", "effective": "32x48", "paper": "769x769", "departs": True
-    }  # fmt: skip
-
-
-def test_strict_refuses_before_the_first_iteration(
-    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop, "train_one_iteration", lambda *_: pytest.fail("it trained"))
-    run = make_run(train={"strict": True})
-    with pytest.raises(
-        ParamsError, match=r"train\.strict is on.* departs .* in \d+: .*crop: 32x48, the paper: 360x480"
-    ):
-        train(run)
-    assert not paths.run_json(run.name).exists()
-    assert not paths.weights(run.name).exists()
-
-
-def test_a_training_that_is_refused_leaves_the_finished_one_as_it_is(make_run: Callable[..., Run]) -> None:
-    run = make_run(train={"strict": True})
-    paths.run_json(run.name).parent.mkdir(parents=True)
-    paths.run_json(run.name).write_text("of an earlier training")
-    with pytest.raises(ParamsError, match=r"train\.strict is on"):
-        train(run)
-    assert paths.run_json(run.name).read_text() == "of an earlier training"
-
-
-def test_products_that_the_environment_rounds_to_tf32_are_named() -> None:
-    """Images of GPU vendors set a variable for it, which torch reads as it does this setting."""
-    run = paper_run("cityscapes")
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision("high")
-        lines = {line.what: line for line in effective_recipe(run, Pretrained(), 2975, World(0, 8, CPU))}
-    finally:
-        torch.set_float32_matmul_precision(before)
-    assert lines["precision"].effective == ("float32, convolutions and matrix products in TF32 where the GPU has it")
-
-
-def test_strict_without_a_paper_to_compare_with_is_refused(
-    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recipe, "paper_params", lambda dataset: None)
-    run = make_run(train={"strict": True})
-    with pytest.raises(
-        ParamsError,
-        match=r"train\.strict is on, and the paper's recipe of camvid is not known: .* set train\.strict to",
-    ):
-        train(run)
-
-
-def test_a_run_records_and_tells_its_recipe(make_run: Callable[..., Run], caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "gald")
-    run = make_run(train={"max_iters": 4, "micro_batches": 2})
-    train(run)
-    recorded = json.loads(paths.run_json(run.name).read_text())["recipe"]
-    by_name = {line["what"]: line for line in recorded}
-    assert by_name["global batch"]["effective"] == "4 (1 x 2 x 2: devices, samples, micro-batches)"
-    assert by_name["batch norm sees"] == {
-        "what": "batch norm sees", "planned": "4 samples", "effective": "2 samples", "paper": "8 samples",
-        "departs": True, "changed": False,
-    }  # fmt: skip
-    assert by_name["samples seen"]["effective"] == "16"
-    assert by_name["determinism"]["effective"] == "bitwise"
-    told = [message for message in caplog.messages if "batches of 4 (1 x 2 x 2" in message]
-    assert len(told) == 1
-    assert "micro-batches) (planned: 4), batch norm sees 2 samples (planned: 4 samples), learning rate 0.05" in told[0]
-    assert "float32, compiled: no, pretrained: none, bitwise" in told[0]
-    first = next(index for index, message in enumerate(caplog.messages) if "training 4 iterations" in message)
-    assert caplog.messages.index(told[0]) < first
-
-
-def test_the_words_of_a_run_on_one_device(make_run: Callable[..., Run]) -> None:
-    run = make_run(train={"decay_norm_and_bias": False, "clip_gradient_norm": 1.5, "average_decay": 0.99})
-    model = build_segmentor(run.params.model, 4)
-    lines = {line.what: line for line in effective_recipe(run, model, 10, World(0, 1, CPU))}
-    assert lines["optimiser"].effective == (
-        "sgd, momentum 0.9, weight decay 0.0005, none for norms and biases, gradients clipped at 1.5, "
-        "weights averaged at 0.99"
-    )
-    assert lines["learning rate"].effective == "0.05, poly 0.9, head x 2, 3 iterations of warm-up"
-    assert lines["pretrained"].effective == "none"
-    assert lines["pretrained"].departs
-    assert lines["global batch"].effective == "4"
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what the compiler imports
-def test_a_compiled_network_trains_too(make_run: Callable[..., Run]) -> None:
-    from torch._inductor import cpp_builder, cpu_vec_isa, exc
-
-    try:
-        cpp_builder.get_cpp_compiler()
-    except exc.InvalidCxxCompiler:
-        pytest.skip("no compiler here")
-    if not cpu_vec_isa.pick_vec_isa():
-        pytest.skip("torch writes code that does not compile for a processor without vectors")
-    found = []
-    for compiled in (False, True):
-        run = make_run(train={"max_iters": 4, "log_every": 4, "compile": compiled})
-        train(run)
-        record = json.loads(paths.run_json(run.name).read_text())
-        found.append(json.loads(paths.history(run.name).read_text())["loss"])
-        assert record["iterations"] == 4
-    assert found[1] == pytest.approx(found[0], rel=0.05)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what the compiler imports
-def test_a_compiler_that_is_not_there_is_said_in_a_line(make_run: Callable[..., Run]) -> None:
-    from torch._inductor import config
-
-    torch.compiler.reset()
-    run = make_run(train={"max_iters": 4, "compile": True})
-    with (
-        config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}),
-        pytest.raises(GaldError, match=r"camvid.*: torch\.compile failed \(.*\); set train\.compile to false"),
-    ):
-        train(run)

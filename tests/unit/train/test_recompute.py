@@ -1,5 +1,5 @@
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,14 +16,7 @@ from gald.params import Run
 from gald.train.recompute import recompute_blocks
 from gald.train.run import train
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compute as trainings do: threads cost small networks more than they bring."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def passed(backbone: nn.Module, images: Tensor) -> tuple[int, dict[str, Tensor], dict[str, Tensor]]:

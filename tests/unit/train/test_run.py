@@ -1,15 +1,10 @@
-import dataclasses
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,58 +14,18 @@ import yaml
 from PIL import Image
 
 import gald
-from gald import files, locking, paths
+from gald import files, paths
 from gald.datasets._reader import PreparedSplit
 from gald.errors import DatasetError, GaldError, RunBusy, TrainingDiverged, TrainingInterrupted
-from gald.models.segmentor import build_segmentor
 from gald.params import Run
 from gald.prepare.pack import pack
-from gald.train import checkpoint, history, loop, trial
+from gald.process import locking
+from gald.train import history, loop
 from gald.train import run as train_run
-from gald.train import start as start_of
-from gald.train.interval import Interval, IterationLosses
-from gald.train.loader import CachedSamples
-from gald.train.parallel import World
-from gald.train.recipe import Line, effective_recipe
 from gald.train.run import train
 from tests.processes import wait_until
 from tests.unit.conftest import write_prepared
-
-CHILD = """
-import json, logging, sys
-logging.basicConfig(level=logging.INFO, format="%(message)s")
-from gald.errors import GaldError
-from gald.params import Run, RunParams
-from gald.train.run import train
-name, content = sys.argv[1:]
-params = RunParams.model_validate_json(content)
-try:
-    train(Run(name, *name.split("/")[:2], "none", params.train.seed, params))
-except GaldError as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-"""
-
-
-def start(run: Run, **kwargs: Any) -> subprocess.Popen[str]:
-    """Train in a process of its own, as a workflow does."""
-    environment = os.environ | {"PYTHONPATH": str(Path(gald.__file__).parents[1])}
-    arguments = [sys.executable, "-c", CHILD, run.name, run.params.model_dump_json()]
-    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment, **kwargs)
-
-
-def outcome(run: Run) -> tuple[str, str, list[dict[str, Any]], str]:
-    """What a run leaves, times left out."""
-    lines = history.read(paths.history(run.name))
-    kept = [
-        {
-            key: value
-            for key, value in line.items()
-            if key not in ("images_per_second", "data_wait", "memory_mib", "timestamp")
-        }
-        for line in lines
-    ]
-    csv = paths.history_csv(run.name).read_text()
-    return files.sha256(paths.weights(run.name)), paths.run_json(run.name).read_text(), kept, csv
+from tests.unit.train.stopped import outcome, stop_at
 
 
 def test_a_run_leaves_what_it_promises(make_run: Callable[..., Run]) -> None:
@@ -129,7 +84,7 @@ def test_other_pixels_than_were_prepared_are_refused(make_run: Callable[..., Run
     run = make_run()
     if store == "packed":
         pack("mini", "camvid")
-        train(run)
+        train(make_run("mini/camvid/none-seed1"))
         blacken(paths.packed("mini", "camvid") / "train-00000.bin")
         message = r"train-00000\.bin does not hold .*; run `gald pack mini/camvid` again"
     else:
@@ -241,79 +196,6 @@ def test_threads_and_recipe_are_part_of_a_runs_digest_and_its_evaluation_is_not(
     assert make_run(evaluate={"gallery": 7}).digest() == digest
 
 
-def stop_at(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
-    """Let the next training be told to stop after some iterations."""
-
-    def train_some(state: loop.State, samples: Any, params: Any, hooks: loop.Hooks, world: Any) -> None:
-        def stop() -> str | None:
-            return "a test said so" if state.iteration == iteration else None
-
-        real(state, samples, params, dataclasses.replace(hooks, stop=stop), world)
-
-    real = loop.train
-    monkeypatch.setattr(loop, "train", train_some)
-
-
-LONGER = [pytest.param(iteration, marks=pytest.mark.slow) for iteration in (1, 10, 29)]
-
-
-@pytest.mark.parametrize("iteration", [7, 17, *LONGER])
-def test_stopping_anywhere_changes_no_bit(
-    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, iteration: int
-) -> None:
-    unbroken, broken = make_run(), make_run("mini/camvid/none-seed1")
-    train(unbroken)
-    with monkeypatch.context() as patch:
-        stop_at(patch, iteration)
-        with pytest.raises(TrainingInterrupted, match=f"after iteration {iteration} of 30, because a test said so"):
-            train(broken)
-    assert not paths.run_json(broken.name).exists()
-    train(broken)
-    expected, found = outcome(unbroken), outcome(broken)
-    assert found[0] == expected[0]
-    assert found[2:] == expected[2:]
-
-
-LONG = {"max_iters": 100_000, "checkpoint_every": 50_000}
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_saves_and_ends_with_a_message(make_run: Callable[..., Run], number: signal.Signals) -> None:
-    run = make_run(train=LONG)
-    child = start(run)
-    wait_until(lambda: (paths.checkpoint_dir(run.name) / "history.jsonl").exists())
-    child.send_signal(number)
-    _, errors = child.communicate(timeout=120)
-    assert child.returncode == 1
-    assert "TrainingInterrupted: stopped after iteration" in errors
-    assert f"because it was sent {number.name}; the same command goes on" in errors
-    assert len(list(paths.checkpoint_dir(run.name).glob("*.checkpoint"))) == 1
-    assert not paths.run_json(run.name).exists()
-
-
-@pytest.mark.slow
-def test_an_orphan_saves_and_stops(make_run: Callable[..., Run]) -> None:
-    run = make_run(train=LONG)
-    # a parent like Snakemake, which starts the training and is killed
-    waiting = "import subprocess, sys; subprocess.run(sys.argv[1:])"
-    environment = os.environ | {"PYTHONPATH": str(Path(gald.__file__).parents[1])}
-    command = [sys.executable, "-c", CHILD, run.name, run.params.model_dump_json()]
-    with Path("log").open("w") as log:
-        parent = subprocess.Popen([sys.executable, "-c", waiting, *command], stderr=log, env=environment)
-    kept = paths.checkpoint_dir(run.name)
-    wait_until((kept / "history.jsonl").exists)
-    with (
-        pytest.raises(RunBusy, match=r"is busy: process \d+ on \S+ holds"),
-        locking.held(run.name, wait_s=0),
-    ):
-        pass
-    parent.kill()
-    parent.wait()
-    with locking.held(run.name, wait_s=120):  # free as soon as the orphan has ended
-        assert len(list(kept.glob("*.checkpoint"))) == 1
-    assert f"because the process that started it ({parent.pid}) is gone" in Path("log").read_text()
-
-
 def test_two_trainings_of_one_run_are_one_too_many(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,87 +224,6 @@ def test_other_params_start_afresh_and_say_so(
     assert outcome(run)[0] == outcome(expected)[0]
     assert outcome(run)[2] == outcome(expected)[2]
     assert not list(paths.checkpoint_dir(run.name).parent.glob("none-seed0*"))
-
-
-def test_params_that_return_go_on_from_their_checkpoints(
-    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As after an advice that did not help."""
-    caplog.set_level("INFO", "gald")
-    unbroken = make_run("mini/camvid/none-seed1")
-    train(unbroken)
-    for rate, iteration in ((0.05, 12), (0.02, 11)):
-        with monkeypatch.context() as patch:
-            stop_at(patch, iteration)
-            with pytest.raises(TrainingInterrupted):
-                train(make_run(train={"learning_rate": rate}))
-    run = make_run(train={"learning_rate": 0.05})
-    train(run)
-    assert "going on from iteration 12 of 30" in caplog.text
-    assert outcome(run)[0] == outcome(unbroken)[0]
-    assert outcome(run)[2:] == outcome(unbroken)[2:]
-    assert not list(paths.checkpoint_dir(run.name).parent.glob("none-seed0*"))
-
-
-def test_other_code_goes_on_and_is_recorded(
-    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = make_run()
-    with monkeypatch.context() as patch:
-        stop_at(patch, 12)
-        patch.setattr("gald.provenance.code_digest", lambda: "0" * 64)
-        with pytest.raises(TrainingInterrupted):
-            train(run)
-    train(run)
-    assert "made by other code" in caplog.text
-    record = json.loads(paths.run_json(run.name).read_text())
-    assert [origin["code"] for origin in record["resumed_from"]] == ["0" * 64]
-    assert record["code"]["digest"] != "0" * 64
-    assert record["determinism"] == "seeded"
-
-
-def test_the_recipe_of_each_part_is_recorded_and_what_changed_is_marked(
-    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As on other devices, whose number decides what batch norm sees."""
-
-    def on_two(*given: Any) -> list[Line]:
-        return [
-            dataclasses.replace(line, effective="2 samples") if line.what == "batch norm sees" else line
-            for line in effective_recipe(*given)
-        ]
-
-    run = make_run()
-    for iteration, patched in ((12, True), (20, False)):
-        with monkeypatch.context() as patch:
-            stop_at(patch, iteration)
-            if patched:
-                patch.setattr(train_run, "effective_recipe", on_two)
-            with pytest.raises(TrainingInterrupted):
-                train(run)
-    train(run)
-    assert "on another machine (other from here on: batch norm sees); run.json says so" in caplog.text
-    record = json.loads(paths.run_json(run.name).read_text())
-    (origin,) = record["resumed_from"]
-    assert {line["what"]: line["effective"] for line in origin["recipe"]}["batch norm sees"] == "2 samples"
-    assert [(line["what"], line["effective"]) for line in record["recipe"] if line["changed"]] == [
-        ("batch norm sees", "4 samples")
-    ]
-    assert record["determinism"] == "seeded"
-
-
-def test_a_checkpoint_of_another_network_is_left_aside(
-    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = make_run()
-    with monkeypatch.context() as patch:
-        stop_at(patch, 12)
-        patch.setattr(start_of, "build_segmentor", lambda model, classes: build_segmentor(model, classes + 1))
-        with pytest.raises(TrainingInterrupted):
-            train(run)
-    train(run)
-    assert "is of another network" in caplog.text
-    assert json.loads(paths.run_json(run.name).read_text())["resumed_from"] == []
 
 
 def test_a_loss_that_is_not_finite_is_named_and_the_last_good_state_kept(
@@ -470,120 +271,6 @@ def test_torchs_settings_are_put_back(make_run: Callable[..., Run]) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(gald.errors.GaldError, match="no CUDA device"):
             train(make_run(train={"device": "cuda"}))
-
-
-def test_the_time_of_a_checkpoint_is_no_wait_for_data(
-    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By a clock that a look moves by a second, and a checkpoint by an hour."""
-
-    def look() -> float:
-        clock[0] += 1
-        return clock[0]
-
-    def save(*given: Any) -> None:
-        clock[0] += 3600
-        real(*given)
-
-    clock, real = [0.0], checkpoint.save
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=look))
-    monkeypatch.setattr(checkpoint, "save", save)
-    run = make_run(train={"checkpoint_every": 2, "max_iters": 9, "log_every": 3})
-    train(run)
-    lines = history.read(paths.history(run.name))
-    assert [line["data_wait"] for line in lines] == [0.5, 0.5, 0.5]
-    assert [line["images_per_second"] for line in lines] == [2.0, 2.0, 2.0]
-
-
-class SlowSamples(CachedSamples):
-    """Samples that take a second of a clock each."""
-
-    def __getitem__(self, index: int, /) -> Any:
-        CLOCK[0] += 1
-        return super().__getitem__(index)
-
-
-CLOCK = [0.0]
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that reading samples moves, by four seconds an iteration, and computing, by one."""
-
-    def compute(*given: Any) -> Any:
-        CLOCK[0] += 1
-        return real(*given)
-
-    CLOCK[0] = 0.0
-    real = loop.train_one_iteration
-    monkeypatch.setattr(loop, "train_one_iteration", compute)
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: CLOCK[0]))
-    monkeypatch.setattr(train_run, "time", SimpleNamespace(monotonic=lambda: CLOCK[0]))
-    for module in (train_run, trial):
-        monkeypatch.setattr(module, "CachedSamples", SlowSamples)
-
-
-@pytest.mark.usefixtures("clock")
-@pytest.mark.parametrize(
-    ("store", "iterations", "told"),
-    [
-        ("files", 4, ""),  # twenty seconds, in which no training has settled
-        ("files", 5, "80 % of the time goes by in waiting for images; run `gald pack mini/camvid`, or raise train.w"),
-        ("auto", 5, "80 % of the time goes by in waiting for images; raise train.workers (now 0)"),
-    ],
-)
-def test_who_waits_for_images_is_told_once_what_to_change(
-    store: Any, iterations: int, told: str, make_run: Callable[..., Run], caplog: pytest.LogCaptureFixture
-) -> None:
-    if store == "auto":
-        pack("mini", "camvid")
-    run = make_run(train={"max_iters": iterations + 3 * bool(told), "log_every": 1})
-    train(run, store=store)
-    assert [line["data_wait"] for line in history.read(paths.history(run.name))][:3] == [0.8, 0.8, 0.8]
-    found = [message for message in caplog.messages if "waiting for images" in message]
-    assert [message.startswith(f"{run.name}: {told}") for message in found] == ([True] if told else [])
-
-
-@pytest.mark.usefixtures("clock")
-def test_trials_tell_it_too(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    advice = "80 % of the time goes by in waiting for images; run `gald pack mini/camvid`, or raise train.workers"
-    run = make_run(train={"log_every": 2})
-    assert advice in trial.limited(run, 4)
-    assert advice in trial.overfit(run, 4, 4)
-    monkeypatch.setattr(trial, "CachedSamples", CachedSamples)
-    assert "waiting for images" not in trial.limited(run, 4)
-
-
-class TwoThatWait(World):
-    """A process whose fellow waits more."""
-
-    def total(self, tensor: Any) -> Any:
-        return 2 * tensor
-
-    def largest(self, value: float) -> float:
-        return max(value, 0.75)
-
-
-def test_the_share_of_waiting_is_that_of_whoever_waits_most() -> None:
-    losses = IterationLosses(1.0, 1.0, 0.0, 1.0)
-    for world, share in ((World(0, 1, torch.device("cpu")), 0.25), (TwoThatWait(0, 2, torch.device("cpu")), 0.75)):
-        interval = Interval()
-        interval.add(losses, 2.0, 0.5)
-        assert interval.line(1, 0.1, 4, world)["data_wait"] == share
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("level", ["bitwise", "seeded"])
-def test_a_compiler_chooses_no_kernels_by_their_speed_where_bits_are_promised(
-    level: str, make_run: Callable[..., Run]
-) -> None:
-    from torch._inductor import config
-
-    params = make_run(train={"device": "cuda", "compile": True, "determinism": level}).params.train
-    assert not config.deterministic
-    with train_run.reproducible(params):
-        assert config.deterministic == (level == "bitwise")
-    assert not config.deterministic
 
 
 @pytest.mark.parametrize("name", ["000000010.checkpoint", "history.jsonl", "weights.safetensors"])

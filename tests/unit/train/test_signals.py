@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from gald import locking, paths
+from gald import paths
 from gald.errors import TrainingInterrupted
 from gald.params import Run
+from gald.process import locking
 from gald.train import checkpoint, loop
 from gald.train import run as train_run
 from gald.train import start as start_of
 from gald.train import task as task_module
 from gald.train.run import train
 from gald.train.validation import Validation
-from tests.unit.train.test_run import outcome
+from tests.unit.train.stopped import outcome
 
 VALIDATED = {"validation": {"every": 4, "split": "test", "samples": 1, "patience": None}, "max_iters": 16}
 

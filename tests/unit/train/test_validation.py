@@ -178,7 +178,10 @@ def test_a_kill_after_a_better_one_loses_nothing(make_run: Callable[..., Run], m
     assert files.sha256(paths.best_weights(broken.name)) == files.sha256(paths.best_weights(unbroken.name))
 
 
-def test_patience_ends_a_training_early(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_ends_a_training_early_and_says_so(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "gald")
     ious = iter([0.2, 0.9, 0.5, 0.1, 0.95])
     real = Validation.of
     monkeypatch.setattr(
@@ -189,6 +192,7 @@ def test_patience_ends_a_training_early(make_run: Callable[..., Run], monkeypatc
     record = record_of(run)
     assert (record["stopped_early"], record["iterations"], record["best"]["iteration"]) == (True, 20, 10)
     assert list(curve(run)) == [5, 10, 15, 20]
+    assert "ended early, after iteration 20 of 30: no validation since that of iteration 10 was better" in caplog.text
 
 
 def test_patience_survives_a_stop(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
