@@ -37,7 +37,7 @@ def read(file: Path) -> dict[str, Tensor]:
     Raises
     ------
     ModelError
-        No such file, a damaged one, one that holds more than tensors, or none.
+        No such file, a damaged one, one that holds more than tensors of plain numbers, or none.
     """
     if not file.is_file():
         raise ModelError(f"no checkpoint at {file}; check the path")
@@ -47,15 +47,26 @@ def read(file: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise ModelError(f"{file} holds no state dict, neither by itself nor under {' or '.join(map(repr, _NESTED))}")
-    others = [
-        str(name) for name, value in content.items() if not isinstance(name, str) or not isinstance(value, Tensor)
-    ]
+    others = [str(name) for name, value in content.items() if not isinstance(name, str) or not _is_plain(value)]
     if others:
-        raise ModelError(f"{file} holds entries that are no tensors: {', '.join(others)}; give a state dict")
+        raise ModelError(
+            f"{file} holds entries that are no tensors of plain numbers: {', '.join(others)}; give a state dict"
+        )
     state = tensors(content)
     if all(name.startswith(_PREFIX) for name in state):
         state = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}
     return state
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether something is a tensor in memory that all operators take, as sparse, complex and 8-bit ones are not."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_quantized or value.is_complex())
+        and (value.itemsize > 1 or not value.is_floating_point())
+    )
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:

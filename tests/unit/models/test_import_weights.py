@@ -196,7 +196,18 @@ def test_damaged_file_is_refused(tmp_path, content):
         (torch.ones(2), "holds no state dict"),
         ({}, "holds no state dict"),
         ({"state_dict": {}}, "holds no state dict"),
-        ({"a": torch.ones(2), "epoch": 3}, "holds entries that are no tensors: epoch"),
+        ({"a": torch.ones(2), "epoch": 3}, "holds entries that are no tensors of plain numbers: epoch"),
+        (
+            {
+                "sparse": torch.ones(2).to_sparse(),
+                "small": torch.ones(2).to(torch.float8_e5m2),
+                "complex": torch.ones(2, dtype=torch.complex64),
+                "void": torch.ones(2, device="meta"),
+                "plain": torch.ones(2),
+                "count": torch.tensor(1),
+            },
+            "holds entries that are no tensors of plain numbers: sparse, small, complex, void; give",
+        ),
     ],
 )
 def test_what_is_no_state_dict_is_refused(tmp_path, content, said):
