@@ -106,12 +106,7 @@ def draw(folder: Path, contents: Sequence[Content]) -> tuple[list[Block], list[s
             truth = _truth(edition, dataset, split) if predictions else None
             if truth is not None:
                 blocks.append(_block(folder, dataset, predictions, truth))
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            KeyError,
-        ) as error:  # Pillow has several ways to say that it is damaged
+        except (OSError, SyntaxError, ValueError, KeyError) as error:  # Pillow has several for damaged files
             if isinstance(error, OSError) and error.errno in _UNWRITABLE:
                 raise
             notes.append(
