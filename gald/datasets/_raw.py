@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gald.datasets._mat import check
 from gald.datasets._spec import ClassInfo, RawSample
 from gald.errors import DatasetError
 
@@ -111,12 +113,16 @@ def read_mat_ids(sample: RawSample, field: str) -> npt.NDArray[np.generic]:
     ------
     DatasetError
         The file has no such field, or it is no map of whole numbers.
+    ValueError
+        The field is damaged; SciPy raises others for some damage.
     """
     import numpy as np
     from scipy.io import loadmat
 
     assert sample.mask is not None  # asked for on labelled splits alone
-    content = loadmat(sample.mask, variable_names=[field])
+    file = sample.mask.read_bytes()
+    check(file, field)
+    content = loadmat(io.BytesIO(file), variable_names=[field])
     if field not in content:
         raise DatasetError(f"the MATLAB file has no field {field}")
     ids = content[field]

@@ -41,7 +41,7 @@ def test_ids_beyond_8_bits_are_kept(tmp_path: Path) -> None:
     [
         (np.zeros((2, 2, 3), dtype=np.uint8), r"a map of numbers, found uint8 of shape \(2, 2, 3\)"),
         (np.zeros((0, 0)), r"found float64 of shape \(0, 0\)"),
-        (np.array([[1 + 1j]]), "found complex128"),
+        (np.array([[1 + 1j]]), "found complex"),
         (np.array([["a"]], dtype=object), "found object"),
         (np.array(["text"]), "a map of numbers, found <U4"),
         (np.array([[0.0, np.nan]]), "must be whole numbers"),
