@@ -8,7 +8,6 @@ the processes share the images, and the first writes what was asked for when all
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from gald.datasets._reader import PreparedSplit, Store
 from gald.datasets._spec import DatasetSpec
 from gald.errors import ParamsError
 from gald.evaluate.counting import Images, Pixels, Place, count_images, identity, place, state
-from gald.evaluate.journal import Journal, drop
+from gald.evaluate.journal import Journal
 from gald.evaluate.predictor import Predictor
 from gald.evaluate.protocol import protocol
 from gald.evaluate.record import checked_record, scored
@@ -147,9 +146,7 @@ def _drop_stale(name: str, now: str) -> None:
     """Remove what stopped questions have left that no command goes on with: weights or code have changed since."""
     for folder in paths.questions_dir(name).glob("*"):
         if folder.name != now[:16] and not any(locking.is_held(_lock(name, one.name)) for one in folder.glob("*")):
-            for journal in folder.glob("*/*"):
-                drop(journal)
-            shutil.rmtree(folder, ignore_errors=True)
+            files.remove_folder(folder)
 
 
 def _lock(name: str, question: str) -> str:

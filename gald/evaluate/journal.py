@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import logging
-import shutil
 import struct
 import time
 import zlib
@@ -109,15 +108,14 @@ class Journal:
     def remove(self) -> None:
         """Drop what was noted: the evaluation is published."""
         self._file.close()
-        drop(self.folder)
-        shutil.rmtree(self._root, ignore_errors=True)
+        files.remove_folder(self._root)  # half of it would pass for all that was kept
 
     def _begin(self) -> None:
         """Remove what is of no use, and let the other processes begin."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for other in self._root.iterdir():
             if other != self.folder:
-                drop(other)
+                files.remove_folder(other)
         for signed in self.folder.glob("*.group"):
             signed.unlink()
         self._sign()
@@ -155,13 +153,6 @@ class Journal:
         self._file.close()
         if kind is None and self._rank and self._group:
             self._sign()
-
-
-def drop(folder: Path) -> None:
-    """Remove a journal's folder, its counts first: what is noted must have beside it all that was kept of it."""
-    for path in folder.glob("*.counts"):
-        path.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _entries(path: Path) -> Iterator[tuple[int, bytes]]:
